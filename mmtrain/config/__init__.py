@@ -1,0 +1,1 @@
+"""The run's configuration: frozen data, read from YAML and `key=value`, checked before anything starts."""

@@ -1,0 +1,182 @@
+"""What a run can be told, one frozen model per section; nothing here imports what it configures."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """A section: unknown keys are refused and nothing changes once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TrainConfig(Frozen):
+    """How long, how much at once, and how the optimizer moves."""
+
+    num_steps: Count = 1000  # optimizer steps of the whole run
+    global_batch_size: Count = 64  # samples behind one optimizer step, over all ranks and micro-batches
+    micro_batch_size: Count = 16  # samples one data-parallel rank runs at once
+    learning_rate: Positive = 1e-3  # the peak, reached after the warm-up
+    min_learning_rate_share: Share = 0.05  # what the cosine ends at, as a share of the peak
+    warmup_steps: Amount = 100  # steps of linear rise from 0
+    weight_decay: Weight = 0.05  # decoupled; not on norms, biases, positions and the temperature
+    beta1: Share = 0.9  # decay of the gradient's mean
+    beta2: Share = 0.98  # decay of the gradient's square
+    epsilon: Positive = 1e-8  # Adam's floor under the root of the square
+    gradient_clipping: Weight = 1.0  # largest global gradient norm; 0 leaves it alone
+
+
+class ParallelConfig(Frozen):
+    """How many ranks along each axis; data parallelism is what is left of the job."""
+
+    tp: Count = 1  # ranks that share every matrix
+    pp: Count = 1  # ranks that share the depth
+
+
+class ZeroConfig(Frozen):
+    """What the data-parallel ranks keep a part of."""
+
+    stage: Literal[1, 2, 3] = 3  # 1: optimizer states, 2: and gradients, 3: and weights
+
+
+class RecomputeConfig(Frozen):
+    """Per stack: keep every activation, or only each layer's input and compute the rest again."""
+
+    vision: Literal["none", "full"] = "none"
+    text: Literal["none", "full"] = "none"
+    fusion: Literal["none", "full"] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word_for_all(cls, given: object) -> object:
+        return dict.fromkeys(("vision", "text", "fusion"), given) if isinstance(given, str) else given
+
+
+class ModelConfig(Frozen):
+    """The three stacks and their shapes."""
+
+    hidden_size: Count = 192  # width of the fusion stack, and of the towers unless they have their own
+    vision_hidden_size: Count | None = None  # width of the vision tower
+    text_hidden_size: Count | None = None  # width of the text tower
+    num_heads: Count = 3  # attention heads at hidden_size; towers keep the same size of head
+    mlp_ratio: Positive = 4.0  # width of the inner MLP layer over the width
+    vision_layers: Count = 4
+    text_layers: Count = 2
+    fusion_layers: Count = 2
+    image_size: Count = 64  # pixels along each side after the crop
+    patch_size: Count = 8  # pixels along each side of a patch
+    max_text_length: Count = 48  # tokens, [CLS] and [SEP] among them
+    embedding_size: Count = 128  # width of the space that image and text share
+    norm_epsilon: Positive = 1e-5
+    init_std: Positive = 0.02  # standard deviation of the first weights
+    recompute: RecomputeConfig = RecomputeConfig()
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the vision tower."""
+        return self.vision_hidden_size or self.hidden_size
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower."""
+        return self.text_hidden_size or self.hidden_size
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head, the same in the three stacks."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class LossConfig(Frozen):
+    """Weights of L = mlm L_MLM + itc L_ITC + vlp (L_ITM + L_LM); 0 leaves an objective and its cost out."""
+
+    mlm: Weight = 1.0
+    itc: Weight = 1.0
+    vlp: Weight = 1.0
+
+
+class ItcConfig(Frozen):
+    """Image-text contrast."""
+
+    initial_temperature: Positive = 0.07
+    min_temperature: Positive = 0.01  # the learned temperature is kept between these two
+    max_temperature: Positive = 0.5
+
+
+class ItmConfig(Frozen):
+    """Image-text matching."""
+
+    pool_size: Count = 16  # consecutive samples among which hard negatives are drawn; divides the micro-batch
+
+
+class MlmConfig(Frozen):
+    """Masked language modeling."""
+
+    mask_share: Share = 0.15  # of a caption's tokens; of them 80 % masked, 10 % random, 10 % kept
+
+
+class DataConfig(Frozen):
+    """Where samples come from and how they are read."""
+
+    train: tuple[str, ...] = ()  # shard folders, tar files or patterns
+    heldout: tuple[str, ...] = ()  # the same, never trained on
+    tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
+    num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
+    max_bad_share: Share = 0.01  # of the samples read so far; more of them unreadable stop the run
+    max_unknown_share: Share = 0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
+    shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
+    min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
+    flip: bool = False  # mirror half of the images, never where the caption says left or right
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_place_is_a_list(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {key: [value] if key in ("train", "heldout") and isinstance(value, str) else value for key, value in given.items()}
+
+
+class EvalConfig(Frozen):
+    """Held-out scores during the run."""
+
+    every: Amount = 0  # optimizer steps between evaluations; 0: only after the last
+    num_pairs: Count = 512  # held-out pairs, the first of the split
+    num_pictures: Amount = 8  # held-out images shown with the captions they retrieve
+
+
+class CheckpointConfig(Frozen):
+    """What is kept of the run."""
+
+    save_every: Amount = 0  # optimizer steps between saves; 0: only after the last
+
+
+class RunConfig(Frozen):
+    """One run, whole."""
+
+    run_dir: Path = Path("runs/unnamed")  # everything the run writes
+    seed: Amount = 0  # of weights, order, crops, masks and negatives
+    precision: Literal["fp32", "bf16", "auto"] = "auto"  # auto: bf16 where this device computes it natively
+    train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    zero: ZeroConfig = ZeroConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    itc: ItcConfig = ItcConfig()
+    itm: ItmConfig = ItmConfig()
+    mlm: MlmConfig = MlmConfig()
+    data: DataConfig = DataConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()

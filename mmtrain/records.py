@@ -1,0 +1,46 @@
+"""The things that flow through the system. No behaviour beyond moving a batch to a device.
+
+Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E shared embedding, V vocabulary, N picked tokens.
+"""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED_LABEL = -100  # a token position that no loss reads
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of one micro-batch: everything random about it was drawn from (seed, epoch, place)."""
+
+    images_BCHW: "torch.Tensor"  # uint8, not yet normalized; zeros where there is none
+    text_ids_BT: "torch.Tensor"  # int64: [CLS] caption [SEP] [PAD]...
+    masked_ids_BT: "torch.Tensor"  # int64: the same with some tokens masked
+    masked_labels_BT: "torch.Tensor"  # int64: the true token where it was masked, IGNORED_LABEL elsewhere
+    text_lengths_B: "torch.Tensor"  # int64: tokens of each caption, 0 where there is none
+    has_image_B: "torch.Tensor"  # bool
+    has_text_B: "torch.Tensor"  # bool
+    image_ids_B: "torch.Tensor"  # int64: equal for equal images
+    caption_ids_B: "torch.Tensor"  # int64: equal for equal captions
+    draws_B2: "torch.Tensor"  # float64 in [0, 1): picks the negative image and the negative text
+    places_B: "torch.Tensor"  # int64: place in the order of the epochs, counted from the run's start
+
+    def to(self, device: "torch.device") -> "Batch":
+        """The same batch on `device`."""
+        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did; losses are means over the whole global batch."""
+
+    losses: dict[str, float]  # loss, loss_mlm, loss_itc, loss_itm, loss_lm
+    grad_norm: float  # before clipping
+    learning_rate: float
+    temperature: float
+    num_samples: int  # places of the global batch, empty ones too
+    num_tokens: int  # text and image tokens that entered the towers
+    flops: float  # floating-point operations of the model over all ranks, forward and backward, recomputation left out
