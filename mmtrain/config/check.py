@@ -1,0 +1,197 @@
+"""What one knob cannot know of another, and of the number of ranks: found before anything starts."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmtrain.config.load import ConfigError, read_config
+from mmtrain.config.schema import ModelConfig, RunConfig
+
+MIN_TEXT_LENGTH = 3  # [CLS], one piece, [SEP]
+MIN_POOL_SIZE = 2  # a pair and one candidate for its negative
+
+
+def load_checked(path: Path | None, overrides: Sequence[str], world_size: int) -> RunConfig:
+    """The run as `load_config` reads it, fit for `world_size` ranks; one ConfigError with the faults of both."""
+    config, refusals = read_config(path, overrides)
+    refused = [refusal.knob for refusal in refusals]
+    # A knob that could not be read stands at its default here: what that default clashes with is nobody's fault.
+    faults = [fault for fault in find_faults(config, world_size) if not any(knob in fault for knob in refused if knob)]
+    if refusals or faults:
+        raise ConfigError([refusal.sentence for refusal in refusals] + faults)
+    return config
+
+
+def check(config: RunConfig, world_size: int) -> None:
+    """Nothing, or ConfigError with all faults of `config` on `world_size` ranks at once."""
+    faults = find_faults(config, world_size)
+    if faults:
+        raise ConfigError(faults)
+
+
+def find_faults(config: RunConfig, world_size: int) -> list[str]:
+    """Every relation that does not hold, one sentence each, with the knob, what was got and a legal neighbour."""
+    return [
+        *_shape_faults(config.model),
+        *_tensor_parallel_faults(config.model, config.parallel.tp),
+        *_layout_faults(config, world_size),
+        *_objective_faults(config),
+        *_schedule_faults(config),
+        *_data_faults(config),
+    ]
+
+
+def data_parallel_size(config: RunConfig, world_size: int) -> int:
+    """Ranks along the data-parallel axis; 0 where the other axes ask for more ranks than there are."""
+    return world_size // (config.parallel.tp * config.parallel.pp)
+
+
+def num_micro_batches(config: RunConfig, world_size: int) -> int:
+    """Micro-batches of one optimizer step on each data-parallel rank, of a config that `check` accepts."""
+    together = data_parallel_size(config, world_size) * config.train.micro_batch_size
+    count, rest = divmod(config.train.global_batch_size, together)
+    assert rest == 0, f"global batch {config.train.global_batch_size} over {together}: check() has not been called"
+    return count
+
+
+def inner_width(width: int, mlp_ratio: float) -> int:
+    """Width of the inner MLP layer of a stack `width` wide."""
+    return round(width * mlp_ratio)
+
+
+def _nearest_divisor(whole: int, wish: int) -> int:
+    """The divisor of `whole` nearest to `wish`, the smaller of two as near."""
+    return min((n for n in range(1, whole + 1) if whole % n == 0), key=lambda n: (abs(n - wish), n))
+
+
+def _nearest_multiple(unit: int, wish: int) -> int:
+    """The multiple of `unit` nearest to `wish`, at least `unit`."""
+    return max(unit, round(wish / unit) * unit)
+
+
+def _shape_faults(model: ModelConfig) -> list[str]:
+    faults = []
+    if model.hidden_size % model.num_heads:
+        faults.append(
+            f"model.num_heads is {model.num_heads}, which does not divide model.hidden_size ({model.hidden_size}); "
+            f"the nearest that does is {_nearest_divisor(model.hidden_size, model.num_heads)}"
+        )
+    else:
+        faults += _tower_faults(model)
+    if model.image_size % model.patch_size:
+        faults.append(
+            f"model.patch_size is {model.patch_size}, which does not divide model.image_size ({model.image_size}); "
+            f"the nearest that does is {_nearest_divisor(model.image_size, model.patch_size)}"
+        )
+    if model.max_text_length < MIN_TEXT_LENGTH:
+        faults.append(f"model.max_text_length is {model.max_text_length}; wanted at least {MIN_TEXT_LENGTH}")
+    return faults
+
+
+def _tower_faults(model: ModelConfig) -> list[str]:
+    widths = {"model.vision_hidden_size": model.vision_width, "model.text_hidden_size": model.text_width}
+    return [
+        f"{knob} is {width}, not a multiple of the size of a head ({model.head_size}: model.hidden_size / "
+        f"model.num_heads); the nearest is {_nearest_multiple(model.head_size, width)}"
+        for knob, width in widths.items()
+        if width % model.head_size
+    ]
+
+
+def _tensor_parallel_faults(model: ModelConfig, tp: int) -> list[str]:
+    faults = []
+    if model.num_heads % tp:
+        faults.append(
+            f"model.num_heads ({model.num_heads}) is not divisible by parallel.tp ({tp}); "
+            f"the nearest tp that divides it is {_nearest_divisor(model.num_heads, tp)}"
+        )
+    towers = {"model.vision_hidden_size": model.vision_hidden_size, "model.text_hidden_size": model.text_hidden_size}
+    for knob, width in towers.items():
+        num_heads = (width or model.hidden_size) // max(1, model.head_size)
+        if width and num_heads % tp:
+            faults.append(f"{knob} ({width}) makes {num_heads} heads, which is not divisible by parallel.tp ({tp})")
+    for name, width in (("hidden", model.hidden_size), ("vision", model.vision_width), ("text", model.text_width)):
+        inner = inner_width(width, model.mlp_ratio)
+        if inner % tp and (name == "hidden" or width != model.hidden_size):
+            faults.append(
+                f"model.mlp_ratio ({model.mlp_ratio:g}) makes an inner width of {inner} for the {name} width {width}, "
+                f"which is not divisible by parallel.tp ({tp})"
+            )
+    return faults
+
+
+def _layout_faults(config: RunConfig, world_size: int) -> list[str]:
+    parallel, train = config.parallel, config.train
+    faults = []
+    if parallel.pp != 1:
+        faults.append(f"parallel.pp is {parallel.pp}: pipeline stages are not available yet; set parallel.pp=1")
+    if world_size % (parallel.tp * parallel.pp):
+        ranks = "1 rank was" if world_size == 1 else f"{world_size} ranks were"
+        faults.append(
+            f"parallel.tp x pp is {parallel.tp * parallel.pp}, but {ranks} launched; "
+            f"the nearest product that divides that is {_nearest_divisor(world_size, parallel.tp * parallel.pp)}"
+        )
+        return faults
+    together = data_parallel_size(config, world_size) * train.micro_batch_size
+    if train.global_batch_size % together:
+        faults.append(
+            f"train.global_batch_size is {train.global_batch_size}, not a multiple of the {together} samples that "
+            f"{together // train.micro_batch_size} data-parallel ranks with train.micro_batch_size="
+            f"{train.micro_batch_size} run at once; the nearest is "
+            f"{_nearest_multiple(together, train.global_batch_size)}"
+        )
+    return faults
+
+
+def _objective_faults(config: RunConfig) -> list[str]:
+    loss, pool_size, micro_batch_size = config.loss, config.itm.pool_size, config.train.micro_batch_size
+    faults = []
+    if loss.mlm == loss.itc == loss.vlp == 0:
+        faults.append("loss.mlm, loss.itc and loss.vlp are all 0, so there is nothing to learn; give one a weight")
+    if loss.mlm > 0 and config.mlm.mask_share == 0:
+        faults.append("mlm.mask_share is 0, so loss.mlm has no tokens; set loss.mlm=0 or a share such as 0.15")
+    if loss.vlp > 0 and pool_size < MIN_POOL_SIZE:
+        faults.append(f"itm.pool_size is {pool_size}; wanted at least {MIN_POOL_SIZE}, else no negative can be drawn")
+    elif loss.vlp > 0 and micro_batch_size % pool_size:
+        nearest = _nearest_divisor(micro_batch_size, pool_size)
+        faults.append(
+            f"itm.pool_size is {pool_size}, which does not divide train.micro_batch_size ({micro_batch_size}); "
+            + (f"the nearest that does is {nearest}" if nearest >= MIN_POOL_SIZE else "raise train.micro_batch_size")
+        )
+    return faults
+
+
+def _schedule_faults(config: RunConfig) -> list[str]:
+    train, itc = config.train, config.itc
+    faults = [
+        f"train.{name} is {value:g}; wanted less than 1"
+        for name, value in (("beta1", train.beta1), ("beta2", train.beta2))
+        if math.isclose(value, 1.0)
+    ]
+    if train.warmup_steps > train.num_steps:
+        faults.append(f"train.warmup_steps is {train.warmup_steps}; wanted at most train.num_steps ({train.num_steps})")
+    if itc.min_temperature > itc.max_temperature:
+        faults.append(
+            f"itc.min_temperature is {itc.min_temperature:g}; wanted at most itc.max_temperature "
+            f"({itc.max_temperature:g})"
+        )
+    elif not itc.min_temperature <= itc.initial_temperature <= itc.max_temperature:
+        faults.append(
+            f"itc.initial_temperature is {itc.initial_temperature:g}; wanted between itc.min_temperature "
+            f"({itc.min_temperature:g}) and itc.max_temperature ({itc.max_temperature:g})"
+        )
+    return faults
+
+
+def _data_faults(config: RunConfig) -> list[str]:
+    data = config.data
+    faults = []
+    if not data.train:
+        faults.append(
+            "data.train is not given; name a shard folder, a tar file or a pattern (`mmdata synth` makes one)"
+        )
+    if data.tokenizer is None:
+        faults.append("data.tokenizer is not given; name a sentencepiece model (`mmdata tokenizer` makes one)")
+    if config.eval.every > 0 and not data.heldout:
+        faults.append(f"eval.every is {config.eval.every}, but data.heldout is not given; name one or set eval.every=0")
+    return faults

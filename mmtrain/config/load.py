@@ -1,0 +1,240 @@
+"""From a YAML file and `key=value` words to one frozen RunConfig, or to one message that says every fault."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from mmtrain.config.schema import Frozen, RunConfig
+
+Tree = dict[str, Any]  # what YAML gives: sections within sections
+
+SECTION_WANTED = "a section of `key: value` lines"
+WANTED = {  # pydantic's kinds of fault, in words; {} are filled from the fault's own context
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text (in quotes where YAML reads something else)",
+    "path_type": "a path (in quotes where YAML reads something else)",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "one of {expected}",
+    "model_type": SECTION_WANTED,
+    "model_attributes_type": SECTION_WANTED,
+}
+
+
+class ConfigError(Exception):
+    """A run that cannot start as it was told; the message lists every fault."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("this run cannot start:" + "".join(f"\n  - {fault}" for fault in self.faults))
+
+
+class Refusal(NamedTuple):
+    """One thing of the input that could not be read: the knob, and the sentence for the user."""
+
+    knob: str
+    sentence: str
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number, and a key given twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a dot and a signed exponent in every float, so PyYAML reads 1e-3 as text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_config(path: Path | None, overrides: Sequence[str]) -> RunConfig:
+    """The run that a YAML file (or none) and `key.sub=value` words describe; ConfigError with every fault."""
+    config, refusals = read_config(path, overrides)
+    if refusals:
+        raise ConfigError([refusal.sentence for refusal in refusals])
+    return config
+
+
+def read_config(path: Path | None, overrides: Sequence[str]) -> tuple[RunConfig, list[Refusal]]:
+    """The run with all that could not be read left at its default, and what that was.
+
+    Whoever wants to go on must look at the second; it is apart so that `check` can add its own faults.
+    """
+    refusals: list[Refusal] = []
+    tree = _spelled_out(_read_file(path, ()) if path else {}, refusals)
+    for override in overrides:
+        tree = _merged(tree, _spelled_out(_read_override(override, refusals), refusals))
+    return _validated(tree, refusals), refusals
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML that loads back to an equal config, every knob in the order of the schema."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def knobs(section: type[Frozen] = RunConfig, prefix: str = "") -> list[str]:
+    """Every dotted name that a run understands, sections not among them."""
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        names += knobs(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return names
+
+
+def _read_file(path: Path, above: tuple[Path, ...]) -> Tree:
+    """A file's tree laid over those of its `base` files; `above` are the files that led here."""
+    if path.resolve() in above:
+        raise ConfigError([f"{path} is its own `base`: {' -> '.join(map(str, (*above, path.resolve())))}"])
+    tree = _parsed_file(path)
+    bases = tree.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError([f"base is {bases!r} in {path}; wanted the name of a config file, or a list of names"])
+    merged: Tree = {}
+    for base in bases:
+        merged = _merged(merged, _read_file(path.parent / base, (*above, path.resolve())))
+    # A word for a whole section is spelled out before it meets other files, so that neither swallows the other.
+    return _merged(merged, _with_words_spelled_out(tree, RunConfig))
+
+
+def _parsed_file(path: Path) -> Tree:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError([f"the config file {path} cannot be read: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"the config file {path} is not YAML: {_one_line(error)}"]) from error
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError([f"the config file {path} holds {tree!r:.60}; wanted {SECTION_WANTED}"])
+    return tree or {}
+
+
+def _read_override(override: str, refusals: list[Refusal]) -> Tree:
+    knob, equals, text = override.partition("=")
+    if not equals or not knob:
+        refusals.append(Refusal(knob, f"{override!r} is not an override; write key.sub=value"))
+        return {}
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        refusals.append(Refusal(knob, f"{knob} is {text!r}, which is not YAML ({_one_line(error)}); put it in quotes"))
+        return {}
+    for name in reversed(knob.split(".")):
+        value = {name: value}
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _merged(under: Tree, over: Tree) -> Tree:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _section_of(annotation: object) -> type[Frozen] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Frozen) else None
+
+
+def _with_words_spelled_out(tree: Mapping[str, Any], section: type[Frozen]) -> Tree:
+    """`recompute: full` as the section that it stands for, and a section without lines as an empty one."""
+    spelled: Tree = {}
+    for key, value in tree.items():
+        inner = _section_of(section.model_fields[key].annotation) if key in section.model_fields else None
+        if inner and value is None:
+            value = {}
+        elif inner and isinstance(value, str):
+            with contextlib.suppress(ValidationError):  # the validation of the whole says what is wrong with it
+                value = inner.model_validate(value).model_dump()
+        elif inner and isinstance(value, dict):
+            value = _with_words_spelled_out(value, inner)
+        spelled[key] = value
+    return spelled
+
+
+def _spelled_out(tree: Tree, refusals: list[Refusal]) -> Tree:
+    return _without_unknown(_with_words_spelled_out(tree, RunConfig), RunConfig, "", refusals)
+
+
+def _without_unknown(tree: Tree, section: type[Frozen], prefix: str, refusals: list[Refusal]) -> Tree:
+    known: Tree = {}
+    for key, value in tree.items():
+        knob, field = f"{prefix}{key}", section.model_fields.get(key)
+        if field is None:
+            nearest = nearest_knob(knob)
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            refusals.append(Refusal(nearest or knob, f"{knob} is unknown{hint}"))
+            continue
+        inner = _section_of(field.annotation)
+        nested = inner and isinstance(value, dict)
+        known[key] = _without_unknown(value, inner, f"{knob}.", refusals) if nested else value
+    return known
+
+
+def nearest_knob(knob: str) -> str | None:
+    """The knob that was probably meant: one of the same section, or of the same last name, or one that looks alike."""
+    section, _, name = knob.rpartition(".")
+    names = knobs()
+    siblings = [other for other in names if other.rpartition(".")[0] == section]
+    namesakes = [other for other in names if other.rpartition(".")[2] == name]
+    for among, cutoff in ((siblings, 0.8), (namesakes, 0.0), (names, 0.6)):
+        close = difflib.get_close_matches(knob, among, n=1, cutoff=cutoff)
+        if close:
+            return close[0]
+    return None
+
+
+def _validated(tree: Tree, refusals: list[Refusal]) -> RunConfig:
+    """The config of `tree` without the values that are not legal; those enter `refusals`."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        details = error.errors()
+    for detail in details:
+        refusals.append(Refusal(_drop(tree, detail["loc"]), _in_plain_words(detail)))
+    return RunConfig.model_validate(tree)
+
+
+def _in_plain_words(detail: ErrorDetails) -> str:
+    knob = ".".join(map(str, detail["loc"]))
+    wanted = WANTED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
+    return f"{knob} is {detail['input']!r:.60}; wanted {wanted}"
+
+
+def _drop(tree: Tree, loc: Sequence[int | str]) -> str:
+    """Take out of `tree` the innermost knob on the way of `loc`, and say its name."""
+    depth = 0
+    while depth < len(loc) - 1 and isinstance(tree.get(loc[depth]), dict):
+        tree = tree[loc[depth]]
+        depth += 1
+    tree.pop(loc[depth], None)
+    return ".".join(map(str, loc[: depth + 1]))
