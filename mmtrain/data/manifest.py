@@ -1,0 +1,89 @@
+"""What a folder of shards holds, written beside them when they are built: manifest.json."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.faults import DataError
+
+FORMAT = "mmtrain-shards/1"
+FILE_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard as the manifest lists it."""
+
+    name: str  # file name of the tar
+    num_samples: int
+    bytes: int  # size of the tar
+    sha256: str  # of the tar
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A folder of shards, and how it came to be."""
+
+    num_samples: int
+    shards: tuple[ShardEntry, ...]
+    source: Any
+    settings: Any
+    statistics: Any
+
+
+def describe_shard(tar_path: Path, num_samples: int) -> ShardEntry:
+    """The manifest's line of a finished tar; reads it once for its checksum."""
+    with open(tar_path, "rb") as tar:
+        sha256 = hashlib.file_digest(tar, "sha256").hexdigest()
+    return ShardEntry(tar_path.name, num_samples, tar_path.stat().st_size, sha256)
+
+
+def write_manifest(
+    folder: Path,
+    shards: Sequence[ShardEntry],
+    *,
+    source: Any,
+    settings: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+) -> Path:
+    """Write `folder`/manifest.json whole or not at all; the same arguments give the same bytes."""
+    content = {
+        "format": FORMAT,
+        "num_samples": sum(shard.num_samples for shard in shards),
+        "shards": [asdict(shard) for shard in shards],
+        "statistics": statistics,
+        "source": source,
+        "settings": settings,
+    }
+    return write_whole(Path(folder) / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; DataError where there is none or it is not one."""
+    path = Path(folder) / FILE_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise DataError(f"{path} has format {content['format']!r}, wanted {FORMAT!r}; build the shards again")
+        shards = tuple(ShardEntry(**entry) for entry in content["shards"])
+        said = (content[key] for key in ("source", "settings", "statistics"))
+        return Manifest(content["num_samples"], shards, *said)
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} has no {FILE_NAME}; `mmdata build` and `mmdata synth` write one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a manifest of shards ({type(error).__name__}: {error})") from error
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file that is seen whole or not at all; a crash leaves at most a temporary name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

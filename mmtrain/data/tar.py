@@ -1,0 +1,104 @@
+"""Walk the headers of a tar file: where each regular file lies in it, without reading its bytes.
+
+Formats: USTAR (POSIX.1-1988), GNU long names and base-256 sizes, POSIX.1-2001 extended headers (`path`, `size`).
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+BLOCK_BYTES = 512
+# Python's tarfile and GNU tar write these for plain files; "\0" is the mark of tars older than USTAR.
+REGULAR_KINDS = (b"0", b"\0", b"7")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One regular file of a tar."""
+
+    name: str
+    offset: int  # bytes from the start of the tar to its first byte
+    size: int  # bytes
+
+
+class TarDamage(Exception):
+    """The walk cannot go on; `member` is the name of the file that is cut, where there is one."""
+
+    def __init__(self, reason: str, member: str = "") -> None:
+        super().__init__(reason)
+        self.member = member
+
+
+def tar_members(path: Path) -> Iterator[Member]:
+    """The regular files of the tar at `path`, in order; TarDamage after the last whole one if the tar is damaged."""
+    with open(path, "rb") as tar:
+        num_bytes = os.fstat(tar.fileno()).st_size
+        yield from _walk(tar, num_bytes)
+
+
+def _walk(tar: BinaryIO, num_bytes: int) -> Iterator[Member]:
+    position, extended = 0, {}
+    while True:
+        header = tar.read(BLOCK_BYTES)
+        if not header:
+            raise TarDamage("ends without the mark that closes a tar, so it may have been cut")
+        if len(header) < BLOCK_BYTES:
+            raise TarDamage(f"is cut inside the header at byte {position}")
+        if not header.strip(b"\0"):
+            return
+        name, size, kind = _read_header(header, position)
+        name, size = extended.get("path", name), int(extended.get("size", size))
+        position += BLOCK_BYTES
+        if position + size > num_bytes:
+            raise TarDamage(f"is cut inside {name}: {size} bytes promised, {num_bytes - position} there", name)
+        if kind in (b"L", b"x"):
+            extended = extended | _extension(kind, tar.read(size))
+        elif kind in REGULAR_KINDS and not name.endswith("/"):
+            yield Member(name, position, size)
+            extended = {}
+        elif kind not in (b"g", b"K"):
+            extended = {}
+        position += -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        tar.seek(position)
+
+
+def _read_header(header: bytes, position: int) -> tuple[str, int, bytes]:
+    try:
+        stated = _number(header[148:156])
+        size = _number(header[124:136])
+    except ValueError as error:
+        raise TarDamage(f"holds no tar header at byte {position}") from error
+    if stated != sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
+        raise TarDamage(f"holds a damaged header at byte {position}")
+    name = _text(header[:100])
+    # Only POSIX tars keep a prefix there; GNU ones ("ustar  ") keep times in the same bytes.
+    if header[257:263] == b"ustar\0" and (prefix := _text(header[345:500])):
+        name = f"{prefix}/{name}"
+    return name, size, header[156:157]
+
+
+def _number(field: bytes) -> int:
+    if field[0] & 0x80:  # GNU: too large for the octal digits, so base 256
+        return int.from_bytes(field[1:], "big")
+    return int(field.split(b"\0")[0].strip() or b"0", 8)
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _extension(kind: bytes, content: bytes) -> dict[str, str]:
+    """What a GNU long name or a POSIX extended header says of the member behind it."""
+    if kind == b"L":
+        return {"path": _text(content)}
+    said = {}
+    while content:
+        digits, _, _ = content.partition(b" ")
+        if not digits.isdigit() or int(digits) <= len(digits):
+            raise TarDamage("holds a damaged extended header")
+        key, _, value = content[len(digits) + 1 : int(digits) - 1].partition(b"=")
+        said[key.decode()] = value.decode("utf-8", "surrogateescape")
+        content = content[int(digits) :]
+    return {key: said[key] for key in ("path", "size") if key in said}
