@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def write_manifest(
     shards: Sequence[ShardEntry],
     *,
     source: Any,
-    settings: Mapping[str, Any],
-    statistics: Mapping[str, Any],
+    settings: Any,
+    statistics: Any,
 ) -> Path:
     """Write `folder`/manifest.json whole or not at all; the same arguments give the same bytes."""
     content = {

@@ -55,10 +55,11 @@ class Tokenizer:
 
 def check_tokenizer(tokenizer: Tokenizer, captions: Sequence[str], max_unknown_share: float) -> None:
     """DataError naming data.tokenizer when more than that share of the first captions' pieces is unknown to it."""
-    share = tokenizer.unknown_share(captions[:NUM_CHECKED_CAPTIONS])
+    first = captions[:NUM_CHECKED_CAPTIONS]
+    share = tokenizer.unknown_share(first)
     if share > max_unknown_share:
         raise DataError(
-            f"data.tokenizer does not know {share:.1%} of the pieces of the first {len(captions[:NUM_CHECKED_CAPTIONS])} "
+            f"data.tokenizer does not know {share:.1%} of the pieces of the first {len(first)} "
             f"captions, more than data.max_unknown_share ({max_unknown_share:.1%}); "
             "train one on these shards with `mmdata tokenizer`"
         )
