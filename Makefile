@@ -1,0 +1,67 @@
+# make demo: from nothing to a table of held-out scores.  make test: from nothing to a tested checkout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+# deepspeed and ninja are programs: they are looked for on the path, also by processes that DeepSpeed starts.
+export PATH := $(VENV)/bin:$(PATH)
+
+# Only where no GPU answers: elsewhere DeepSpeed finds the GPU itself.
+ifeq ($(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU'),0)
+export DS_ACCELERATOR ?= cpu
+endif
+
+DEMO_DATA := runs/demo-data
+DEMO_RUN := runs/demo
+
+.PHONY: help env demo test test-long lint clean
+
+help:
+	@echo "make env        the environment .venv"
+	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores"
+	@echo "make test       lint and the tests, without the long ones"
+	@echo "make test-long  every test"
+	@echo "make lint       ruff check and format"
+	@echo "make clean      remove the environment, caches and build folders; runs stay"
+
+env: $(STAMP)
+
+# torch comes first: DeepSpeed's set-up asks it what to build, and DS_BUILD_OPS=0 leaves all of that for the first use.
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11; name another: make PYTHON=python3.12 env" >&2; exit 2; }
+	@echo "making the environment $(VENV): some minutes the first time"
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools wheel
+	$(PIP) torch
+	DS_BUILD_OPS=0 $(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+demo: env
+	mmdata synth $(DEMO_DATA) --num-train 20000 --num-heldout 512 --seed 0 --image-size 64
+	mmdata tokenizer $(DEMO_DATA)/train --out $(DEMO_DATA)/tokenizer.model --vocab-size 512
+	deepspeed --num_accelerators 2 mmtrain/pretrain.py --config configs/pretrain/tiny.yaml run_dir=$(DEMO_RUN)
+	mmtrain evaluate --config $(DEMO_RUN)/config.yaml
+
+test: env
+	ruff check .
+	pytest -m "not long"
+
+test-long: env
+	ruff check .
+	pytest
+
+lint: env
+	ruff check .
+	ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

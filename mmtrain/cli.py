@@ -1,0 +1,49 @@
+"""`mmtrain VERB ...`: one table from verb to door; a door is imported when its verb is said."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+WRONG_USE = 2  # exit code for a wish that cannot be understood
+
+
+class Door(NamedTuple):
+    """A module with `main(argv: Sequence[str] | None = None) -> int`, and what its verb does."""
+
+    module: str
+    promise: str
+
+
+DOORS = {
+    "pretrain": Door("mmtrain.pretrain", "train a model with the joint loss on image-caption shards"),
+    "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Walk through the door that the first word names and return its exit code; without a word, list the verbs."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_verbs())
+        return 0
+    if words[0] not in DOORS:
+        print(_unknown(words[0]), file=sys.stderr)
+        return WRONG_USE
+    return importlib.import_module(DOORS[words[0]].module).main(words[1:])
+
+
+def _verbs() -> str:
+    rows = [f"  {verb:<10} {door.promise}" for verb, door in DOORS.items()]
+    return "\n".join(["mmtrain VERB ...", "", *rows, "", "`mmtrain VERB --help` says more about one."])
+
+
+def _unknown(verb: str) -> str:
+    nearest = difflib.get_close_matches(verb, DOORS, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"the verbs are {', '.join(DOORS)}"
+    return f"mmtrain: {verb!r} is not a verb; {hint}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What mmtrain needs and what it installs; exact versions stand in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    "deepspeed>=0.19.8,<0.20",
+    "megatron-core>=0.16.1,<0.17",
+    "ninja>=1.11",  # DeepSpeed compiles small CPU helpers with it on first use
+    "numpy>=2.0,<3",
+    "pillow>=11,<14",
+    "pyarrow>=18,<27",
+    "pydantic>=2.10,<3",
+    "pyyaml>=6.0,<7",
+    "rich>=13.9,<16",
+    "safetensors>=0.5,<1",
+    "sentencepiece>=0.2,<0.3",
+    "simplejpeg>=1.8,<2",
+    "tensorboard>=2.18,<3",
+    "torch>=2.11,<2.14",
+    "transformers>=5.0,<6",
+    "webdataset>=1.0,<2",
+]
+TEST = ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1"]
+
+setup(
+    name="mmtrain",
+    version="0.1.0",
+    description="Distributed vision-language pretraining: joint MLM, ITC, ITM and LM losses, data- and tensor-parallel",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["mmtrain", "mmtrain.*", "data_tools", "data_tools.*"]),
+    install_requires=REQUIRES,
+    extras_require={"test": TEST, "dev": TEST},
+    entry_points={"console_scripts": ["mmtrain = mmtrain.cli:main", "mmdata = data_tools.cli:main"]},
+)
