@@ -1,0 +1,184 @@
+"""`mmdata synth`: a compositional set whose held-out scenes and captions never occur in training."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from data_tools.captions import Wording, draw_questions, draw_wording, say
+from data_tools.drawing import render
+from data_tools.pack import Sample, clear_folder, shard_path, write_shard
+from data_tools.parallel import run_in_order
+from data_tools.progress import Progress
+from data_tools.scenes import Kind, Scene, SceneRules, draw_scene, meaning, swaps
+from mmtrain.data.index import DataError, ShardEntry, write_manifest
+
+MAX_DRAWS = 2000  # for one scene; more in vain means that nearly all scenes are taken
+
+
+@dataclass(frozen=True)
+class SynthSettings:
+    """What the bytes of a synthetic set follow from."""
+
+    num_train: int
+    num_heldout: int
+    seed: int = 0
+    image_size: int = 64  # pixels along each side
+    rules: SceneRules = SceneRules()
+    samples_per_shard: int = 1000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out scene, its caption, and the caption of its twin: the same words, false of this image."""
+
+    scene: Scene
+    wording: Wording
+    twin_kind: Kind
+    twin: Scene
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What training may not show."""
+
+    meanings: frozenset[tuple[object, ...]]
+    captions: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write; everything in it follows from these values."""
+
+    path: Path
+    split: str
+    first: int  # number in the split of the shard's first sample
+    count: int
+    heldout: tuple[HeldOut, ...] = ()  # of a held-out shard
+
+
+def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwrite: bool = False) -> dict[str, int]:
+    """Write `folder`/train and `folder`/heldout; the bytes follow from `settings` alone. Returns samples per split."""
+    heldout = draw_heldout(settings)
+    tasks = {split: _tasks(folder / split, split, settings, heldout) for split in ("train", "heldout")}
+    for split in tasks:
+        clear_folder(folder / split, overwrite=overwrite)
+    work = partial(write_task, settings=settings, kept=kept_back(heldout))
+    entries: dict[str, list[ShardEntry]] = {split: [] for split in tasks}
+    todo = tasks["heldout"] + tasks["train"]
+    with Progress("drawing scenes", settings.num_train + settings.num_heldout) as progress:
+        for task, entry in zip(todo, run_in_order(work, todo, processes), strict=True):
+            entries[task.split].append(entry)
+            progress.advance(entry.num_samples)
+    for split, done in entries.items():
+        if done:
+            statistics = {"num_objects": list(settings.rules.num_objects), "image_size": settings.image_size}
+            write_manifest(
+                folder / split, done, source="mmdata synth", settings=asdict(settings), statistics=statistics
+            )
+    return {split: sum(entry.num_samples for entry in done) for split, done in entries.items()}
+
+
+def draw_heldout(settings: SynthSettings) -> tuple[HeldOut, ...]:
+    """The held-out scenes with their wordings and twins; no caption of one is true of another."""
+    drawn: list[HeldOut] = []
+    taken: set[tuple[object, ...]] = set()
+    for number in range(settings.num_heldout):
+        rng = _rng(settings, "heldout scene", number)
+        for _ in range(MAX_DRAWS):
+            scene = draw_scene(rng, settings.rules)
+            twins = list(swaps(scene))
+            if meaning(scene) not in taken and twins:
+                break
+        else:
+            raise DataError(f"found only {number} different held-out scenes; lower --num-heldout or raise --grid")
+        taken.add(meaning(scene))
+        # By kind first: a scene of three objects has more swaps of one kind than of another.
+        kind = rng.choice(sorted({kind for kind, _ in twins}))
+        twin = rng.choice([twin for other, twin in twins if other == kind])
+        drawn.append(HeldOut(scene, draw_wording(rng, len(scene.things)), kind, twin))
+    return tuple(drawn)
+
+
+def kept_back(heldout: tuple[HeldOut, ...]) -> Kept:
+    """What training leaves out: the held-out scenes, and their twins too, so that neither of a pair was read before."""
+    return Kept(
+        frozenset(meaning(scene) for pair in heldout for scene in (pair.scene, pair.twin)),
+        frozenset(say(scene, pair.wording) for pair in heldout for scene in (pair.scene, pair.twin)),
+    )
+
+
+def write_task(task: ShardTask, settings: SynthSettings, kept: Kept) -> ShardEntry:
+    """Draw and write one shard."""
+    samples = _heldout_samples(task, settings) if task.heldout else _train_samples(task, settings, kept)
+    return write_shard(task.path, samples)
+
+
+def _tasks(folder: Path, split: str, settings: SynthSettings, heldout: tuple[HeldOut, ...]) -> list[ShardTask]:
+    total, step = (settings.num_train if split == "train" else settings.num_heldout), settings.samples_per_shard
+    return [
+        ShardTask(
+            path=shard_path(folder, split, first // step),
+            split=split,
+            first=first,
+            count=min(step, total - first),
+            heldout=heldout[first : first + step] if split == "heldout" else (),
+        )
+        for first in range(0, total, step)
+    ]
+
+
+def _train_samples(task: ShardTask, settings: SynthSettings, kept: Kept) -> Iterator[Sample]:
+    for number in range(task.first, task.first + task.count):
+        rng = _rng(settings, "train", number)
+        scene, wording = _draw_allowed(rng, settings.rules, kept)
+        yield _sample(number, scene, say(scene, wording), settings, rng)
+
+
+def _draw_allowed(rng: Random, rules: SceneRules, kept: Kept) -> tuple[Scene, Wording]:
+    for _ in range(MAX_DRAWS):
+        scene = draw_scene(rng, rules)
+        wording = draw_wording(rng, len(scene.things))
+        if meaning(scene) not in kept.meanings and say(scene, wording) not in kept.captions:
+            return scene, wording
+    raise DataError("nearly every scene is held out, so none is left to train on; lower --num-heldout")
+
+
+def _heldout_samples(task: ShardTask, settings: SynthSettings) -> Iterator[Sample]:
+    for number, pair in enumerate(task.heldout, start=task.first):
+        rng = _rng(settings, "heldout", number)
+        twin = {"caption": say(pair.twin, pair.wording), "kind": pair.twin_kind}
+        yield _sample(number, pair.scene, say(pair.scene, pair.wording), settings, rng, twin)
+
+
+def _sample(
+    number: int,
+    scene: Scene,
+    caption: str,
+    settings: SynthSettings,
+    rng: Random,
+    twin: dict[str, str] | None = None,
+) -> Sample:
+    image = render(scene, settings.image_size, rng)
+    scene_record = scene.record()
+    said = {
+        "image_id": _digest(json.dumps(scene_record).encode() + image),
+        "caption_id": _digest(caption.encode()),
+        "scene": scene_record,
+        "questions": draw_questions(rng, scene),
+    }
+    if twin:
+        said["twin"] = twin
+    return Sample(f"{number:08d}", {"jpg": image, "txt": caption.encode(), "json": json.dumps(said).encode()})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _rng(settings: SynthSettings, purpose: str, number: int) -> Random:
+    """A generator of its own for each sample: which process draws it, and after what, changes nothing."""
+    return Random(f"{settings.seed}/{purpose}/{number}")
