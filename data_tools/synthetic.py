@@ -64,7 +64,9 @@ def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwri
     """Write `folder`/train and `folder`/heldout; the bytes follow from `settings` alone. Returns samples per split."""
     heldout = draw_heldout(settings)
     tasks = {split: _tasks(folder / split, split, settings, heldout) for split in ("train", "heldout")}
-    for split in tasks:
+    if not any(tasks.values()):
+        raise DataError("--num-train and --num-heldout are both 0; at least one sample is needed")
+    for split in [split for split, own in tasks.items() if own]:
         clear_folder(folder / split, overwrite=overwrite)
     work = partial(write_task, settings=settings, kept=kept_back(heldout))
     entries: dict[str, list[ShardEntry]] = {split: [] for split in tasks}
