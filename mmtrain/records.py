@@ -4,7 +4,7 @@ Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E 
 """
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,18 @@ class Batch:
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on `device`."""
         return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+
+
+class Features(TypedDict, total=False):
+    """What the model found of a micro-batch, the part of it that was asked for. A plain dict, which ZeRO-3's hooks can follow."""
+
+    image_BE: "torch.Tensor"  # float32, unit length
+    text_BE: "torch.Tensor"  # float32, unit length
+    temperature: "torch.Tensor"  # float32 [1]
+    has_negative_B: "torch.Tensor"  # bool: the sample had a legal hard negative
+    match_logits: dict[str, "torch.Tensor"]  # kind of row -> [B, 2]: apart, together
+    token_logits: dict[str, "torch.Tensor"]  # kind of row -> [N, V / tp]
+    token_labels: dict[str, "torch.Tensor"]  # kind of row -> int64 [N]
 
 
 @dataclass(frozen=True)

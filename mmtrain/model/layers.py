@@ -1,0 +1,232 @@
+"""The sharded pieces every stack is made of; the only file of the model that names one.
+
+Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size of a head.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
+from megatron.core.transformer.attention import (
+    CrossAttention,
+    CrossAttentionSubmodules,
+    SelfAttention,
+    SelfAttentionSubmodules,
+)
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityFuncOp, IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from torch.utils.checkpoint import checkpoint
+
+from mmtrain.config.check import inner_width
+from mmtrain.config.schema import ModelConfig
+
+type_of_output = tuple[torch.Tensor, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class ImageContext:
+    """Image tokens that several text rows attend to: keys and values are computed once an image, then shared."""
+
+    tokens_SBH: torch.Tensor
+    row_image_R: torch.Tensor  # which image each row attends to
+
+
+class Norm(torch.nn.Module):
+    """Layer normalization over the last dim (Ba et al. 2016), with weight and bias."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(hidden_size))
+        self.bias = torch.nn.Parameter(torch.zeros(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden_SBH: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(hidden_SBH, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class FusedDotProductAttention(torch.nn.Module):
+    """The core attention slot: torch's fused kernel, each row bidirectional or causal as its mask says."""
+
+    def __init__(self, config: TransformerConfig, **_: object) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        query_SBAD: torch.Tensor,
+        key_SBAD: torch.Tensor,
+        value_SBAD: torch.Tensor,
+        mask_B1SS: torch.Tensor | None,
+        **_: object,
+    ) -> torch.Tensor:
+        """[S, B, A, D] three times, and a mask that is True where a query may look (None: everywhere) -> [S, B, A x D]."""
+        query, key, value = (part.permute(1, 2, 0, 3) for part in (query_SBAD, key_SBAD, value_SBAD))
+        seen_BASD = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B1SS)
+        return seen_BASD.permute(2, 0, 1, 3).flatten(2)
+
+
+class SharedImageAttention(CrossAttention):
+    """Cross-attention whose keys and values are projected once for each image and then handed to every row that asks."""
+
+    def get_query_key_value_tensors(
+        self, hidden_states: torch.Tensor, key_value_states: ImageContext, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        query, key, value = super().get_query_key_value_tensors(
+            hidden_states, key_value_states.tokens_SBH, *args, **kwargs
+        )
+        rows = key_value_states.row_image_R
+        return query, key.index_select(1, rows), value.index_select(1, rows)
+
+
+def _add(training: bool, fused: bool) -> Callable[[type_of_output, torch.Tensor, float], torch.Tensor]:
+    """The residual slot: bias and residual, no dropout, since nothing random may depend on the layout."""
+
+    def add(output_and_bias: type_of_output, residual_SBH: torch.Tensor, _: float) -> torch.Tensor:
+        output_SBH, bias_H = output_and_bias
+        return residual_SBH + (output_SBH if bias_H is None else output_SBH + bias_H)
+
+    return add
+
+
+def _self_attention() -> ModuleSpec:
+    return ModuleSpec(
+        module=SelfAttention,
+        params={"attn_mask_type": AttnMaskType.arbitrary},
+        submodules=SelfAttentionSubmodules(
+            linear_qkv=ColumnParallelLinear, core_attention=FusedDotProductAttention, linear_proj=RowParallelLinear
+        ),
+    )
+
+
+def _cross_attention() -> ModuleSpec:
+    return ModuleSpec(
+        module=SharedImageAttention,
+        params={"attn_mask_type": AttnMaskType.arbitrary},
+        submodules=CrossAttentionSubmodules(
+            linear_q=ColumnParallelLinear,
+            linear_kv=ColumnParallelLinear,
+            core_attention=FusedDotProductAttention,
+            linear_proj=RowParallelLinear,
+        ),
+    )
+
+
+def _layer_spec(with_images: bool) -> ModuleSpec:
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=Norm,
+            self_attention=_self_attention(),
+            self_attn_bda=_add,
+            pre_cross_attn_layernorm=Norm if with_images else IdentityOp,
+            cross_attention=_cross_attention() if with_images else IdentityOp,
+            cross_attn_bda=_add if with_images else IdentityFuncOp,
+            pre_mlp_layernorm=Norm,
+            mlp=ModuleSpec(
+                module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+            ),
+            mlp_bda=_add,
+        ),
+    )
+
+
+def _left_empty(weight: torch.Tensor) -> torch.Tensor:
+    """megatron's first values, which are not used: `weights.initialize` fills every layout alike."""
+    return weight
+
+
+def stack_config(model: ModelConfig, width: int, num_layers: int, tp: int) -> TransformerConfig:
+    """megatron's description of one stack of `num_layers` layers of `width`."""
+    return TransformerConfig(
+        num_layers=num_layers,
+        hidden_size=width,
+        num_attention_heads=width // model.head_size,
+        kv_channels=model.head_size,
+        ffn_hidden_size=inner_width(width, model.mlp_ratio),
+        layernorm_epsilon=model.norm_epsilon,
+        tensor_model_parallel_size=tp,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        bias_dropout_fusion=False,
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        use_cpu_initialization=True,
+        init_method=_left_empty,
+        output_layer_init_method=_left_empty,
+        activation_func=F.gelu,
+    )
+
+
+class Stack(torch.nn.Module):
+    """Transformer layers (pre-norm; Xiong et al. 2020), each kept or recomputed in the backward pass as `recompute` says."""
+
+    def __init__(self, config: TransformerConfig, *, with_images: bool, recompute: bool) -> None:
+        super().__init__()
+        spec = _layer_spec(with_images)
+        self.layers = torch.nn.ModuleList(
+            TransformerLayer(config, spec.submodules, layer_number=number + 1) for number in range(config.num_layers)
+        )
+        self.recompute = recompute
+        for layer in self.layers:
+            # megatron turns gradients on around every residual sum, also inside no_grad, where it would keep a graph
+            layer.bias_dropout_add_exec_handler = contextlib.nullcontext
+
+    def forward(
+        self,
+        hidden_SBH: torch.Tensor,
+        mask_B1SS: torch.Tensor | None = None,
+        images: ImageContext | None = None,
+        images_mask_R11S: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[S, B, H] -> [S, B, H]. Masks are True where a query may look; None lets it look everywhere."""
+        for layer in self.layers:
+            step = self._recomputed if self.recompute and torch.is_grad_enabled() else self._kept
+            hidden_SBH = step(layer, hidden_SBH, mask_B1SS, images, images_mask_R11S)
+        return hidden_SBH
+
+    @staticmethod
+    def _kept(
+        layer: TransformerLayer,
+        hidden_SBH: torch.Tensor,
+        mask: torch.Tensor | None,
+        images: ImageContext | None,
+        images_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        return layer(hidden_SBH, attention_mask=mask, context=images, context_mask=images_mask)[0]
+
+    @classmethod
+    def _recomputed(
+        cls,
+        layer: TransformerLayer,
+        hidden_SBH: torch.Tensor,
+        mask: torch.Tensor | None,
+        images: ImageContext | None,
+        images_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        # The image tokens go in as a tensor of their own: a reentrant checkpoint follows only those.
+        tokens_SBH = None if images is None else images.tokens_SBH
+
+        def again(hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
+            context = None if images is None else ImageContext(tokens, images.row_image_R)
+            return cls._kept(layer, hidden, mask, context, images_mask)
+
+        return checkpoint(again, hidden_SBH, tokens_SBH, use_reentrant=True, preserve_rng_state=False)
+
+
+def token_embedding(vocab_size: int, width: int, config: TransformerConfig) -> VocabParallelEmbedding:
+    """Embeddings [V, H], cut along the vocabulary."""
+    return VocabParallelEmbedding(vocab_size, width, init_method=_left_empty, config=config)
+
+
+def vocabulary_head(width: int, vocab_size: int, config: TransformerConfig) -> ColumnParallelLinear:
+    """[N, H] -> this rank's part of the logits [N, V / tp]."""
+    return ColumnParallelLinear(
+        width, vocab_size, config=config, init_method=_left_empty, bias=True, gather_output=False
+    )

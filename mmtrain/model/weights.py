@@ -1,0 +1,52 @@
+"""Names, rectangles and first values of the weights, the same whatever the layout."""
+
+import math
+import zlib
+
+import torch
+
+from mmtrain.parallel.slices import Slice
+
+FULL = 1.0  # a norm's first weight
+
+
+def named_slices(model: torch.nn.Module, tp_rank: int, tp: int) -> dict[str, Slice]:
+    """Which rectangle of each whole tensor this rank's parameter is, by its name. To be asked before ZeRO-3 cuts them."""
+    return {
+        name: Slice.of_part(name, tuple(param.shape), _cut_dim(param), tp_rank, tp)
+        for name, param in model.named_parameters()
+    }
+
+
+def _cut_dim(param: torch.nn.Parameter) -> int | None:
+    return param.partition_dim if getattr(param, "tensor_model_parallel", False) else None
+
+
+def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, std: float) -> None:
+    """Fill every parameter with a pure function of (seed, name), so that each layout starts from the same weights.
+
+    Matrices, embeddings, positions and [CLS]: normal with `std`; matrices that write to the residual stream smaller by
+    the root of twice the stack's depth (Radford et al. 2019); norms 1; biases 0; the temperature as it stands.
+    """
+    depths = _depths(model)
+    for name, param in model.named_parameters():
+        if name.endswith("log_temperature"):
+            continue
+        if "norm" in name and name.endswith("weight"):
+            param.data.fill_(FULL)
+        elif name.endswith("bias"):
+            param.data.zero_()
+        else:
+            place = slices[name]
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+            whole = torch.randn(place.global_shape, generator=generator)
+            param.data.copy_(whole[place.index] * std * _residual_scale(name, depths))
+
+
+def _depths(model: torch.nn.Module) -> dict[str, int]:
+    return {name: len(part.stack.layers) for name, part in model.named_children() if hasattr(part, "stack")}
+
+
+def _residual_scale(name: str, depths: dict[str, int]) -> float:
+    writes = name.endswith(("linear_proj.weight", "linear_fc2.weight"))
+    return 1 / math.sqrt(2 * depths[name.split(".")[0]]) if writes else 1.0

@@ -1,0 +1,41 @@
+"""Which device this rank computes on and in which precision: the only place that asks the hardware."""
+
+import torch
+
+
+def device_of(local_rank: int) -> torch.device:
+    """The accelerator with that number on this node, or the CPU where there is none."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's own name, as tables of peak rates list it; `cpu` on a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 products run in hardware there: emulated ones are slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """`fp32`, `bf16`, or for `auto` bf16 exactly where the device computes it natively."""
+    if wanted == "auto":
+        wanted = "bf16" if has_native_bf16(device) else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+
+
+def settle(device: torch.device, cpu_threads: int) -> None:
+    """Make `device` current; on a CPU give this rank `cpu_threads` threads."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, cpu_threads))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was launched on `device`."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,83 @@
+"""The process groups of this rank, and what the launcher says of it. The only reader of the launcher's environment."""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mmtrain.parallel.grid import Coord, Grid
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What `torchrun`, `deepspeed` or a plain `python` start says of this process."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+
+
+def read_launch() -> Launch:
+    """This process as its launcher describes it; one process alone if nobody does. Needs no torch."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    return Launch(
+        rank=int(os.environ.get("RANK", "0")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=world_size,
+        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", str(world_size)))),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The grid, this rank's place in it, and the named groups it talks to; never the unnamed world."""
+
+    grid: Grid
+    coord: Coord
+    rank: int
+    data: object  # the ranks that hold the same slice of the model and other samples
+    tensor: object  # the ranks that share each matrix
+    model: object  # tensor x pipeline: together one whole model
+
+
+def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: float = 1800.0) -> Groups:
+    """Join the other ranks and cut the world into the grid's groups; every rank must call it."""
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    if launch.world_size == 1:
+        for name, value in alone.items():
+            os.environ.setdefault(name, value)
+        if "MASTER_PORT" not in os.environ:
+            os.environ["MASTER_PORT"] = str(_free_port())
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    parallel_state.initialize_model_parallel(tp, pp)
+    grid = Grid.over(launch.world_size, tp, pp)
+    return Groups(
+        grid=grid,
+        coord=grid.coord(launch.rank),
+        rank=launch.rank,
+        data=parallel_state.get_data_parallel_group(),
+        tensor=parallel_state.get_tensor_model_parallel_group(),
+        model=parallel_state.get_model_parallel_group(),
+    )
+
+
+def stop() -> None:
+    """Leave every group; further collectives are errors."""
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()

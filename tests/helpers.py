@@ -1,0 +1,118 @@
+"""Ranks on this machine, and batches made by hand."""
+
+import multiprocessing
+import os
+import queue
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+RANK_TIMEOUT_SECONDS = 240.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _rank(function: Callable[..., Any], args: tuple, rank: int, world_size: int, port: int, answers: Any) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        answers.put((rank, function(*args), None))
+    except BaseException:
+        answers.put((rank, None, traceback.format_exc()))
+
+
+def run_ranks(
+    world_size: int, function: Callable[..., Any], *args: Any, timeout_seconds: float = RANK_TIMEOUT_SECONDS
+) -> list[Any]:
+    """What `function(*args)` returns on each of `world_size` fresh ranks; no process outlives the call.
+
+    RuntimeError with the rank's own traceback as soon as one fails, or after `timeout_seconds`.
+    """
+    context = multiprocessing.get_context("spawn")
+    answers, port = context.Queue(), free_port()
+    ranks = [
+        context.Process(target=_rank, args=(function, args, rank, world_size, port, answers), daemon=True)
+        for rank in range(world_size)
+    ]
+    for process in ranks:
+        process.start()
+    results: dict[int, Any] = {}
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while len(results) < world_size:
+            try:
+                rank, result, failure = answers.get(timeout=1.0)
+            except queue.Empty:
+                gone = [number for number, process in enumerate(ranks) if process.exitcode and number not in results]
+                if gone or time.monotonic() > deadline:
+                    raise RuntimeError(f"ranks {gone or 'all'} died or hung; answered: {sorted(results)}") from None
+                continue
+            if failure:
+                raise RuntimeError(f"rank {rank} failed:\n{failure}")
+            results[rank] = result
+    finally:
+        for process in ranks:
+            process.join(timeout=5.0 if len(results) == world_size else 0.0)
+            process.kill()
+            process.join()
+    return [results[rank] for rank in range(world_size)]
+
+
+VOCAB_SIZE = 64
+FIRST_WORD_ID = 5
+
+
+def made_batch(places: range, *, image_size: int = 16, max_text_length: int = 12, seed: int = 0) -> Any:
+    """A Batch of the samples at `places`: captions of 1 to max - 2 words, every 7th without image, every 11th without text."""
+    import torch
+
+    from mmtrain.records import IGNORED_LABEL, Batch
+
+    rows = [_made_sample(place, image_size, max_text_length, seed) for place in places]
+    images, ids, masked, labels, lengths, has_image, has_text, draws = (list(column) for column in zip(*rows, strict=True))
+    assert IGNORED_LABEL < 0
+    return Batch(
+        images_BCHW=torch.stack(images),
+        text_ids_BT=torch.stack(ids),
+        masked_ids_BT=torch.stack(masked),
+        masked_labels_BT=torch.stack(labels),
+        text_lengths_B=torch.tensor(lengths),
+        has_image_B=torch.tensor(has_image),
+        has_text_B=torch.tensor(has_text),
+        image_ids_B=torch.tensor([place * 2 + 1 for place in places]),
+        caption_ids_B=torch.tensor([place // 3 for place in places]),  # three neighbours share a caption id
+        draws_B2=torch.stack(draws),
+        places_B=torch.tensor(list(places)),
+    )
+
+
+def _made_sample(place: int, image_size: int, max_text_length: int, seed: int) -> tuple:
+    import torch
+
+    from mmtrain.records import IGNORED_LABEL
+
+    generator = torch.Generator().manual_seed(seed * 100_003 + place)
+    has_image, has_text = place % 7 != 6, place % 11 != 10
+    num_words = 1 + int(torch.randint(0, max_text_length - 2, (), generator=generator))
+    words = torch.randint(FIRST_WORD_ID, VOCAB_SIZE, (num_words,), generator=generator)
+    ids = torch.zeros(max_text_length, dtype=torch.int64)
+    ids[: num_words + 2] = torch.cat([torch.tensor([2]), words, torch.tensor([3])])
+    is_masked = torch.zeros(max_text_length, dtype=torch.bool)
+    is_masked[1 : num_words + 1] = torch.rand(num_words, generator=generator) < 0.3
+    image = torch.randint(0, 256, (3, image_size, image_size), generator=generator, dtype=torch.uint8)
+    draws = torch.rand(2, generator=generator, dtype=torch.float64)
+    if not has_text:
+        ids, is_masked, num_words = torch.zeros_like(ids), torch.zeros_like(is_masked), -2
+    labels = torch.where(is_masked, ids, IGNORED_LABEL)
+    return image * has_image, ids, ids.masked_fill(is_masked, 4), labels, num_words + 2, has_image, has_text, draws
