@@ -1,6 +1,7 @@
 """What one knob cannot know of another, and of the number of ranks: found before anything starts."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,10 @@ MIN_POOL_SIZE = 2  # a pair and one candidate for its negative
 def load_checked(path: Path | None, overrides: Sequence[str], world_size: int) -> RunConfig:
     """The run as `load_config` reads it, fit for `world_size` ranks; one ConfigError with the faults of both."""
     config, refusals = read_config(path, overrides)
-    refused = [refusal.knob for refusal in refusals]
     # A knob that could not be read stands at its default here: what that default clashes with is nobody's fault.
-    faults = [fault for fault in find_faults(config, world_size) if not any(knob in fault for knob in refused if knob)]
+    faults = [
+        fault for fault in find_faults(config, world_size) if not any(_names(fault, bad.knob) for bad in refusals)
+    ]
     if refusals or faults:
         raise ConfigError([refusal.sentence for refusal in refusals] + faults)
     return config
@@ -54,9 +56,14 @@ def num_micro_batches(config: RunConfig, world_size: int) -> int:
     return count
 
 
+def _names(fault: str, knob: str) -> bool:
+    """Whether a sentence speaks of `knob`, or of one in it where it is a section."""
+    return bool(knob) and re.search(rf"(?<![\w.]){re.escape(knob)}\b", fault) is not None
+
+
 def inner_width(width: int, mlp_ratio: float) -> int:
     """Width of the inner MLP layer of a stack `width` wide."""
-    return round(width * mlp_ratio)
+    return int(width * mlp_ratio)
 
 
 def _nearest_divisor(whole: int, wish: int) -> int:

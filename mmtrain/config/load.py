@@ -201,16 +201,15 @@ def _without_unknown(tree: Tree, section: type[Frozen], prefix: str, refusals: l
 
 
 def nearest_knob(knob: str) -> str | None:
-    """The knob that was probably meant: one of the same section, or of the same last name, or one that looks alike."""
+    """The knob or section that was probably meant: one of the same last name, else one alike."""
     section, _, name = knob.rpartition(".")
-    names = knobs()
-    siblings = [other for other in names if other.rpartition(".")[0] == section]
+    names = [*knobs(), *RunConfig.model_fields]
     namesakes = [other for other in names if other.rpartition(".")[2] == name]
-    for among, cutoff in ((siblings, 0.8), (namesakes, 0.0), (names, 0.6)):
-        close = difflib.get_close_matches(knob, among, n=1, cutoff=cutoff)
-        if close:
-            return close[0]
-    return None
+    siblings = {other.rpartition(".")[2]: other for other in names if other.rpartition(".")[0] == section}
+    close = difflib.get_close_matches(name, siblings, n=1)
+    if namesakes or close:
+        return (namesakes or [siblings[close[0]]])[0]
+    return next(iter(difflib.get_close_matches(knob, names, n=1)), None)
 
 
 def _validated(tree: Tree, refusals: list[Refusal]) -> RunConfig:

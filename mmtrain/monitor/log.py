@@ -1,0 +1,107 @@
+"""What a run leaves behind while it goes: log.jsonl, TensorBoard, and lines on the terminal. One rank writes."""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+Row = dict[str, Any]  # one line of log.jsonl: always `step`; with `eval` where it holds scores
+
+TENSORBOARD_FLUSH_SECONDS = 10  # what a killed run may lose
+
+
+class RunLog:
+    """Appends to RUN_DIR/log.jsonl and RUN_DIR/tensorboard/; on a rank that does not write, calls do nothing."""
+
+    def __init__(self, run_dir: Path, *, writes: bool) -> None:
+        self.writes = writes
+        self.run_dir = run_dir
+        self._lines: TextIO | None = None
+        self._board: SummaryWriter | None = None
+        if writes:
+            self._open()
+
+    def write(self, row: Row) -> None:
+        """Append `row` as a line of JSON at full precision, flushed, and its numbers as TensorBoard scalars."""
+        if self._lines is None or self._board is None:
+            return
+        self._lines.write(json.dumps(row) + "\n")
+        self._lines.flush()
+        group = f"eval_{row['eval']}" if "eval" in row else "train"
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float):
+                self._board.add_scalar(f"{group}/{name}", value, row["step"])
+
+    def show(self, step: int, name: str, image_HWC: "np.ndarray") -> None:
+        """Put a uint8 picture on TensorBoard."""
+        if self._board is not None:
+            self._board.add_image(name, image_HWC, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and let go of the files; the log takes no more rows."""
+        if self._lines is not None:
+            self._lines.close()
+        if self._board is not None:
+            self._board.close()
+        self._lines = self._board = None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is used
+
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        path = self.run_dir / "log.jsonl"
+        _mend(path)
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(self.run_dir / "tensorboard"), flush_secs=TENSORBOARD_FLUSH_SECONDS)
+
+
+def read_rows(run_dir: Path) -> list[Row]:
+    """The rows of RUN_DIR/log.jsonl, oldest first."""
+    with (run_dir / "log.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line without an end: the run before this one was killed while it wrote that."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what sys.stderr is at that moment: a live progress line puts itself there to stay below the rest."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def start_logging(*, rank: int, fields: Mapping[str, str] | None = None) -> None:
+    """Send what mmtrain's loggers say to stderr: from rank 0 all, from the others warnings with their rank before them.
+
+    `fields` are further words for each line, such as the host. Calling it again replaces what the call before set.
+    """
+    names = {"rank": str(rank), **(fields or {})}
+    words = "" if rank == 0 and not fields else "[" + " ".join(f"{name} {word}" for name, word in names.items()) + "] "
+    handler = _ToStderr()
+    handler.setFormatter(logging.Formatter(words.replace("%", "%%") + "%(message)s"))
+    logger = logging.getLogger("mmtrain")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)

@@ -1,0 +1,103 @@
+"""A contact sheet: each held-out image with its caption and the caption that it retrieves.
+
+Axes: C channels, H and W pixels.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
+RIGHT, WRONG = (20, 135, 60), (190, 35, 35)
+FONT_PIXELS = 15
+LINE_PIXELS = 20
+MARGIN_PIXELS = 12
+FRAME_PIXELS = 4
+TOO_LONG_LINES = 6  # a caption beyond that ends in an ellipsis
+
+
+class Retrieval(NamedTuple):
+    """One held-out image, its own caption, the caption ranked first for it, and whether that is right."""
+
+    image_CHW: np.ndarray  # uint8
+    caption: str
+    retrieved: str
+    is_right: bool
+
+
+def draw_sheet(shown: Sequence[Retrieval], *, columns: int = 4, side_pixels: int = 240) -> np.ndarray:
+    """A uint8 HWC picture of all of `shown` (at least one), right ones framed in green, wrong ones in red."""
+    assert shown, "a contact sheet needs at least one image; draw none when eval.num_pictures is 0"
+    font = ImageFont.load_default(FONT_PIXELS)
+    columns = min(columns, len(shown))
+    texts = [_lines(one, font, side_pixels) for one in shown]
+    text_height = max(len(lines) for lines in texts) * LINE_PIXELS
+    cell_width, cell_height = side_pixels + 2 * MARGIN_PIXELS, side_pixels + text_height + 3 * MARGIN_PIXELS
+    rows = -(-len(shown) // columns)
+    sheet = Image.new("RGB", (columns * cell_width, rows * cell_height), PAPER)
+    for number, (one, lines) in enumerate(zip(shown, texts, strict=True)):
+        row, column = divmod(number, columns)
+        _draw_cell(sheet, (column * cell_width, row * cell_height), one, lines, font, side_pixels)
+    return np.asarray(sheet)
+
+
+def save_picture(picture_HWC: np.ndarray, path: Path) -> None:
+    """Write a uint8 picture as PNG; the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    Image.fromarray(picture_HWC).save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+def _draw_cell(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    one: Retrieval,
+    lines: Sequence[tuple[str, tuple[int, int, int]]],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    side_pixels: int,
+) -> None:
+    left, top = corner[0] + MARGIN_PIXELS, corner[1] + MARGIN_PIXELS
+    draw = ImageDraw.Draw(sheet)
+    frame = (left - FRAME_PIXELS, top - FRAME_PIXELS, left + side_pixels + 3, top + side_pixels + 3)
+    draw.rectangle(frame, fill=RIGHT if one.is_right else WRONG)
+    sheet.paste(_fitted(one.image_CHW, side_pixels), (left, top))
+    for number, (line, ink) in enumerate(lines):
+        draw.text((left, top + side_pixels + MARGIN_PIXELS + number * LINE_PIXELS), line, fill=ink, font=font)
+
+
+def _fitted(image_CHW: np.ndarray, side_pixels: int) -> Image.Image:
+    """The image scaled to the longer side, on a square of paper."""
+    image = Image.fromarray(np.ascontiguousarray(image_CHW.transpose(1, 2, 0)))
+    scale = side_pixels / max(image.size)
+    # Small images are enlarged without blur, so that one sees the pixels that the model saw.
+    method = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    image = image.resize((round(image.width * scale), round(image.height * scale)), method)
+    square = Image.new("RGB", (side_pixels, side_pixels), PAPER)
+    square.paste(image, ((side_pixels - image.width) // 2, (side_pixels - image.height) // 2))
+    return square
+
+
+def _lines(
+    one: Retrieval, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """The words below one image with their ink: its caption, then what it retrieves behind a mark."""
+    ink, mark = (RIGHT, "right:") if one.is_right else (WRONG, "wrong:")
+    own = [(line, INK) for line in _wrapped(one.caption, font, width_pixels)]
+    got = [(line, ink) for line in _wrapped(f"{mark} {one.retrieved}", font, width_pixels)]
+    return [("caption", FAINT), *own, ("retrieved", FAINT), *got]
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width_pixels or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines if len(lines) <= TOO_LONG_LINES else [*lines[: TOO_LONG_LINES - 1], lines[TOO_LONG_LINES - 1] + " ..."]

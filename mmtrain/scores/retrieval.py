@@ -1,0 +1,31 @@
+"""Scores of a ranking, from the rank that the right answer got for each query (1 is the first)."""
+
+import statistics
+from collections.abc import Sequence
+
+
+def recall_at(ranks: Sequence[int], k: int) -> float:
+    """Share of the queries whose right answer is among the first `k`; ValueError without a query."""
+    _refuse_bad(ranks)
+    if k < 1:
+        raise ValueError(f"recall at {k} is asked for; k counts answers, from 1")
+    return sum(rank <= k for rank in ranks) / len(ranks)
+
+
+def mean_rank(ranks: Sequence[int]) -> float:
+    """Mean rank of the right answers; ValueError without a query."""
+    _refuse_bad(ranks)
+    return statistics.fmean(ranks)
+
+
+def median_rank(ranks: Sequence[int]) -> float:
+    """Median rank of the right answers, between the middle two of an even number; ValueError without a query."""
+    _refuse_bad(ranks)
+    return float(statistics.median(ranks))
+
+
+def _refuse_bad(ranks: Sequence[int]) -> None:
+    if not ranks:
+        raise ValueError("no ranks are given; a score needs at least one query")
+    if min(ranks) < 1:
+        raise ValueError(f"a rank is {min(ranks)}; ranks count from 1")

@@ -1,0 +1,29 @@
+"""Scores from ranks, against ones counted by hand."""
+
+import pytest
+
+from mmtrain.scores.retrieval import mean_rank, median_rank, recall_at
+
+
+@pytest.mark.parametrize(("k", "share"), [(1, 0.25), (5, 0.5), (10, 0.75), (11, 1.0)])
+def test_recall_is_the_share_of_ranks_up_to_k(k: int, share: float) -> None:
+    assert recall_at([1, 5, 10, 11], k) == share
+
+
+def test_mean_and_median_rank_are_those_counted_by_hand() -> None:
+    assert mean_rank([1, 2, 2, 7]) == 3.0
+    assert median_rank([7, 1, 3]) == 3.0
+    assert median_rank([7, 1, 3, 4]) == 3.5
+
+
+@pytest.mark.parametrize("score", [lambda ranks: recall_at(ranks, 1), mean_rank, median_rank])
+def test_no_query_and_a_rank_below_one_are_refused(score: object) -> None:
+    with pytest.raises(ValueError, match="at least one query"):
+        score([])
+    with pytest.raises(ValueError, match="ranks count from 1"):
+        score([0, 3])
+
+
+def test_recall_at_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="from 1"):
+        recall_at([1], 0)
