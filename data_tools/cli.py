@@ -20,8 +20,11 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "build": Command("make shards of your images and captions", commands.build_arguments, commands.build),
     "synth": Command("draw a compositional set of scenes", commands.synth_arguments, commands.synth),
     "tokenizer": Command("train a tokenizer on captions", commands.tokenizer_arguments, commands.tokenizer),
+    "inspect": Command("show what shards hold", commands.inspect_arguments, commands.inspect),
+    "verify": Command("find damage in shards", commands.verify_arguments, commands.verify),
 }
 
 

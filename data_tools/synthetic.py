@@ -14,6 +14,7 @@ from data_tools.pack import Sample, clear_folder, shard_path, write_shard
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
 from data_tools.scenes import Kind, Scene, SceneRules, draw_scene, meaning, swaps
+from data_tools.survey import Survey, survey_shard
 from mmtrain.data.index import DataError, ShardEntry, write_manifest
 
 MAX_DRAWS = 2000  # for one scene; more in vain means that nearly all scenes are taken
@@ -69,19 +70,18 @@ def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwri
     for split in [split for split, own in tasks.items() if own]:
         clear_folder(folder / split, overwrite=overwrite)
     work = partial(write_task, settings=settings, kept=kept_back(heldout))
-    entries: dict[str, list[ShardEntry]] = {split: [] for split in tasks}
+    done: dict[str, list[ShardEntry]] = {split: [] for split, own in tasks.items() if own}
+    surveys = {split: Survey() for split in done}
     todo = tasks["heldout"] + tasks["train"]
     with Progress("drawing scenes", settings.num_train + settings.num_heldout) as progress:
-        for task, entry in zip(todo, run_in_order(work, todo, processes), strict=True):
-            entries[task.split].append(entry)
+        for task, (entry, survey) in zip(todo, run_in_order(work, todo, min(processes, len(todo))), strict=True):
+            done[task.split].append(entry)
+            surveys[task.split].add(survey)
             progress.advance(entry.num_samples)
-    for split, done in entries.items():
-        if done:
-            statistics = {"num_objects": list(settings.rules.num_objects), "image_size": settings.image_size}
-            write_manifest(
-                folder / split, done, source="mmdata synth", settings=asdict(settings), statistics=statistics
-            )
-    return {split: sum(entry.num_samples for entry in done) for split, done in entries.items()}
+    for split, entries in done.items():
+        facts = {"settings": asdict(settings), "statistics": surveys[split].record()}
+        write_manifest(folder / split, entries, source="mmdata synth", **facts)
+    return {split: sum(entry.num_samples for entry in entries) for split, entries in done.items()}
 
 
 def draw_heldout(settings: SynthSettings) -> tuple[HeldOut, ...]:
@@ -113,10 +113,10 @@ def kept_back(heldout: tuple[HeldOut, ...]) -> Kept:
     )
 
 
-def write_task(task: ShardTask, settings: SynthSettings, kept: Kept) -> ShardEntry:
-    """Draw and write one shard."""
+def write_task(task: ShardTask, settings: SynthSettings, kept: Kept) -> tuple[ShardEntry, Survey]:
+    """Draw, write and survey one shard."""
     samples = _heldout_samples(task, settings) if task.heldout else _train_samples(task, settings, kept)
-    return write_shard(task.path, samples)
+    return write_shard(task.path, samples), survey_shard(task.path)
 
 
 def _tasks(folder: Path, split: str, settings: SynthSettings, heldout: tuple[HeldOut, ...]) -> list[ShardTask]:

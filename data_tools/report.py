@@ -1,0 +1,107 @@
+"""`mmdata inspect`: what shards hold, as a table and as a sheet of pictures."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from rich.table import Table
+
+from data_tools.images import load_image, open_image
+from data_tools.left_out import Unusable
+from data_tools.parallel import run_in_order
+from data_tools.progress import Progress
+from data_tools.survey import Survey, image_extension, spread, survey_shard
+from mmtrain.data.index import DataError, open_index, read_part
+
+TILE_PIXELS = 160  # each side of an image on the sheet
+MARGIN_PIXELS = 8
+CAPTION_LINES = 4
+FONT_PIXELS = 12
+CHARACTERS_PER_LINE = TILE_PIXELS // 6
+MAX_FAULTS = 10  # in the table
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of the sheet."""
+
+    image: Image.Image
+    caption: str
+
+
+def survey_shards(shards: Sequence[Path], processes: int) -> Survey:
+    """Survey all shards."""
+    whole = Survey()
+    with Progress("reading shards", len(shards)) as progress:
+        for survey in run_in_order(survey_shard, shards, min(processes, len(shards))):
+            whole.add(survey)
+            progress.advance()
+    return whole
+
+
+def survey_table(survey: Survey, num_shards: int) -> Table:
+    """The survey for people to read."""
+    table = Table("what", "figure")
+    table.add_row("shards", f"{num_shards}")
+    table.add_row("samples", f"{survey.num_samples}")
+    table.add_row("bytes", f"{survey.num_bytes} ({survey.num_bytes / 2**20:.1f} MiB)")
+    table.add_row("files", ", ".join(f"{count} .{name}" for name, count in sorted(survey.extensions.items())))
+    sizes = [f"{width} x {height} ({count})" for (width, height), count in survey.image_sizes.most_common(3)]
+    table.add_row("image sizes, pixels", ", ".join(sizes) + (", ..." if len(survey.image_sizes) > 3 else ""))
+    table.add_row("distinct captions", f"{len(survey.caption_digests)} of {survey.caption_words.total()}")
+    table.add_row("words per caption", _spread_phrase(spread(survey.caption_words)))
+    table.add_row("distinct words", f"{len(survey.words)}")
+    table.add_row("faults", "\n".join([str(len(survey.faults)), *survey.faults[:MAX_FAULTS]]))
+    return table
+
+
+def write_sheet(shards: Sequence[Path], out: Path, count: int) -> int:
+    """Draw the first `count` images with their captions into a PNG or JPEG; returns how many there were."""
+    tiles = [tile for tile, _ in zip(_tiles(shards), range(count), strict=False)]
+    if not tiles:
+        raise DataError("the shards hold no image that could be shown")
+    columns = min(len(tiles), max(1, round(len(tiles) ** 0.5 * 1.3)))
+    width, height = TILE_PIXELS + MARGIN_PIXELS, TILE_PIXELS + MARGIN_PIXELS + CAPTION_LINES * (FONT_PIXELS + 2)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * width + MARGIN_PIXELS, rows * height + MARGIN_PIXELS), "white")
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        _paste(sheet, tile, MARGIN_PIXELS + column * width, MARGIN_PIXELS + row * height)
+    try:
+        sheet.save(out)
+    except ValueError as error:
+        raise DataError(f"--sheet is {str(out)!r}; wanted a name that ends in .png or .jpg") from error
+    return len(tiles)
+
+
+def _spread_phrase(figures: dict[str, float] | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in figures.items()) if figures else "no captions"
+
+
+def _tiles(shards: Sequence[Path]) -> Iterator[Tile]:
+    for shard in shards:
+        index = open_index(shard)
+        for parts in index.parts:
+            extension = image_extension(parts)
+            if extension is None:
+                continue
+            caption = read_part(shard, parts["txt"]).decode("utf-8", "replace") if "txt" in parts else "(no caption)"
+            try:
+                image = open_image(read_part(shard, parts[extension]))
+                load_image(image)
+            except Unusable:
+                continue
+            yield Tile(image.convert("RGB"), caption)
+
+
+def _paste(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
+    """Enlarged without smoothing where it is small, so that pixels can be judged."""
+    scale = TILE_PIXELS / max(tile.image.size)
+    size = tuple(max(1, round(side * scale)) for side in tile.image.size)
+    sampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
+    sheet.paste(tile.image.resize(size, sampling), (left, top))
+    lines = textwrap.wrap(tile.caption, CHARACTERS_PER_LINE, max_lines=CAPTION_LINES, placeholder=" ...")
+    font = ImageFont.load_default(FONT_PIXELS)
+    ImageDraw.Draw(sheet).text((left, top + TILE_PIXELS + 2), "\n".join(lines), fill="black", font=font, spacing=2)
