@@ -1,0 +1,107 @@
+"""The held-out split: the first pairs of it, in order, the same at every evaluation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
+from mmtrain.data.collate import collate
+from mmtrain.data.faults import Fault, FaultTally
+from mmtrain.data.index import open_sources
+from mmtrain.data.samples import Sample, SampleReader
+from mmtrain.data.table import SampleError, SampleTable
+from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.records import Batch
+
+KNOB = "data.heldout"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A caption that differs from the true one in who has which attribute or place, and is false for the image."""
+
+    caption: str
+    kind: str  # what was exchanged
+
+
+class HeldOut:
+    """The first `num_pairs` samples of data.heldout; all of them where there are fewer. No augmentation."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        model: ModelConfig,
+        mlm: MlmConfig,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        num_pairs: int,
+    ) -> None:
+        self._table = SampleTable(open_sources(data.heldout, KNOB))
+        self._model = model
+        shape = (model.image_size, model.max_text_length)
+        self._reader = SampleReader(self._table, tokenizer, seed, *shape, mlm.mask_share)
+        self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
+        self._length = min(num_pairs, len(self._table))
+        self._tally = FaultTally(KNOB, data.max_bad_share)
+        self._tally.add(self._table.faults, 0)
+        self.captions: tuple[str | None, ...] = tuple(self._caption(sample) for sample in range(self._length))
+        self.twins: tuple[Twin | None, ...] = tuple(self._twin(sample) for sample in range(self._length))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def image(self, sample: int) -> torch.Tensor | None:
+        """The image as the model sees it, uint8 [3, image_size, image_size]; None where the sample cannot be used."""
+        read = self._reader.read(sample)
+        return read.image_CHW if isinstance(read, Sample) else None
+
+    def batches(
+        self, batch_size: int, *, dp: int = 1, dp_rank: int = 0, trim: bool = True, twins: bool = False
+    ) -> Iterator[Batch]:
+        """This rank's batches; with `twins` the texts are the twin captions, and samples without one are empty.
+
+        The split is cut as a global batch is: batch k of all ranks together is its k-th run of
+        dp x batch_size samples, of which rank r has the r-th part. So what ranks gather after each batch,
+        in the order of ranks, is the split in order. Every rank has as many batches of the same size; the
+        last are padded with empty places. `places_B` counts from the start of the split. DataError at the
+        end where too many samples could not be used.
+        """
+        reader = self._twin_reader if twins else self._reader
+        for start in range(0, self._length, dp * batch_size):
+            places = start + dp_rank * batch_size + np.arange(batch_size)
+            samples = [reader.read(place) if place < self._length else None for place in places.tolist()]
+            if not twins:
+                faults = [sample for sample in samples if isinstance(sample, Fault)]
+                self._tally.add(faults, sum(sample is not None for sample in samples))
+            yield collate(
+                samples,
+                places,
+                image_size=self._model.image_size,
+                max_text_length=self._model.max_text_length,
+                trim=trim,
+            )
+        self._tally.check(least_read=1)
+
+    def _caption(self, sample: int) -> str | None:
+        try:
+            return self._table.caption(sample)
+        except SampleError:
+            return None  # counted and logged when the sample is read for a batch
+
+    def _twin(self, sample: int) -> Twin | None:
+        try:
+            said = self._table.metadata(sample).get("twin")
+        except SampleError:
+            return None
+        if not isinstance(said, dict) or "caption" not in said:
+            return None
+        return Twin(str(said["caption"]), str(said.get("kind", "")))
+
+    def _twin_caption(self, sample: int) -> str:
+        twin = self.twins[sample]
+        if twin is None:
+            raise SampleError("has no twin caption")
+        return twin.caption
