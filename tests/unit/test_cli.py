@@ -10,7 +10,8 @@ from mmtrain.cli import DOORS, main
 
 def test_without_a_word_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert all(verb in capsys.readouterr().out for verb in DOORS)
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in DOORS)
 
 
 @pytest.mark.parametrize(("word", "hint"), [("pretran", "did you mean pretrain?"), ("qqq", "the verbs are pretrain")])
