@@ -58,6 +58,12 @@ class HeldOut:
         read = self._reader.read(sample)
         return read.image_CHW if isinstance(read, Sample) else None
 
+    def pictures(self, count: int) -> list[np.ndarray]:
+        """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""
+        blank = torch.zeros(3, self._model.image_size, self._model.image_size, dtype=torch.uint8)
+        images = (self.image(sample) for sample in range(min(count, self._length)))
+        return [(blank if image is None else image).numpy() for image in images]
+
     def batches(
         self, batch_size: int, *, dp: int = 1, dp_rank: int = 0, trim: bool = True, twins: bool = False
     ) -> Iterator[Batch]:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 MAX_PIXELS = 100_000_000  # a file that promises more is an attack or a mistake
@@ -24,9 +24,10 @@ def decode(content: bytes) -> torch.Tensor:
     try:
         pixels = _decode_jpeg(content) if content[:2] == b"\xff\xd8" else None
         pixels = _decode_any(content) if pixels is None else pixels
-    except (
-        Exception
-    ) as error:  # on damaged files the decoders raise nearly anything: struct.error, EOFError, KeyError...
+    except UnidentifiedImageError as error:  # whose own words hold a memory address
+        raise ImageError("the image cannot be decoded: it is of no known kind") from error
+    # On damaged files the decoders raise nearly anything: struct.error, EOFError, KeyError.
+    except Exception as error:
         raise ImageError(f"the image cannot be decoded: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

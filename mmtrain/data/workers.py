@@ -3,7 +3,9 @@
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from itertools import count
@@ -36,21 +38,32 @@ def read_ahead(read: Read, first: int, *, num_workers: int, per_step: int) -> It
         collate_fn=_as_it_is,
         worker_init_fn=partial(_settle, os.getpid()),
         prefetch_factor=min(max(ahead, 2), MAX_READ_AHEAD),
-        persistent_workers=True,
         multiprocessing_context="fork",  # the table of samples is shared, not copied
     )
+    with _child_signals_kept():
+        items = iter(loader)
     try:
-        for images_BCHW, arrays, faults in loader:
+        for images_BCHW, arrays, faults in items:
             yield Batch(images_BCHW, *(torch.from_numpy(array) for array in arrays)), faults
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    # A reader that dies breaks its queue or the sockets behind it, whichever is asked first.
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if str(error).startswith("Caught "):  # raised by the code of a reader that lives
             raise
         raise DataError(
-            f"a reader process ended unexpectedly ({str(error).splitlines()[0]}); often the machine or the job ran out "
-            f"of memory: lower data.num_workers ({num_workers}), or set it to 0 to read in the training process"
+            f"a reader process ended unexpectedly ({error}); often the machine, the job or /dev/shm ran out of memory: "
+            f"lower data.num_workers ({num_workers}), or set it to 0 to read in the training process"
         ) from error
     finally:
-        _end(loader)
+        items._shutdown_workers()
+
+
+@contextmanager
+def _child_signals_kept() -> Iterator[None]:
+    """Undo torch's handler of SIGCHLD, which raises a reader's death out of any line of the training."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 class _CountFrom:
@@ -87,9 +100,3 @@ def _settle(parent: int, worker: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-
-
-def _end(loader: DataLoader) -> None:
-    iterator = loader._iterator
-    if iterator is not None:
-        iterator._shutdown_workers()
