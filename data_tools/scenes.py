@@ -1,5 +1,6 @@
 """Synthetic scenes: a few things with shape, color, size and place, and what makes two scenes mean the same."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -88,6 +89,16 @@ def meaning(scene: Scene) -> tuple[object, ...]:
         first, second = sorted(things, key=lambda thing: thing.traits)
         return first.traits, second.traits, offset(first, second)
     return tuple(sorted((*thing.traits, thing.cell) for thing in things))
+
+
+def count_meanings(rules: SceneRules) -> int:
+    """How many scenes there are that mean different things."""
+    num_traits, num_cells = len(SHAPES) * len(COLORS) * len(SIZES), rules.grid**2
+    num_offsets = 8  # of one thing from another: all but the same cell
+    return sum(
+        math.comb(num_traits, count) * (num_offsets if count == 2 else math.perm(num_cells, count))
+        for count in rules.num_objects
+    )
 
 
 def swaps(scene: Scene) -> Iterator[tuple[Kind, Scene]]:

@@ -13,11 +13,12 @@ from data_tools.drawing import render
 from data_tools.pack import Sample, clear_folder, shard_path, write_shard
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
-from data_tools.scenes import Kind, Scene, SceneRules, draw_scene, meaning, swaps
+from data_tools.scenes import Kind, Scene, SceneRules, count_meanings, draw_scene, meaning, swaps
 from data_tools.survey import Survey, survey_shard
 from mmtrain.data.index import DataError, ShardEntry, write_manifest
 
-MAX_DRAWS = 2000  # for one scene; more in vain means that nearly all scenes are taken
+# With their twins, held-out scenes are then at most half of all, so that drawing again soon finds one for training.
+MAX_HELDOUT_SHARE = 0.25  # of the scenes that mean different things
 
 
 @dataclass(frozen=True)
@@ -86,23 +87,27 @@ def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwri
 
 def draw_heldout(settings: SynthSettings) -> tuple[HeldOut, ...]:
     """The held-out scenes with their wordings and twins; no caption of one is true of another."""
+    most = int(MAX_HELDOUT_SHARE * count_meanings(settings.rules))
+    if settings.num_heldout > most:
+        raise DataError(f"--num-heldout is {settings.num_heldout}; at most {most} scenes of this kind can be held out")
     drawn: list[HeldOut] = []
     taken: set[tuple[object, ...]] = set()
     for number in range(settings.num_heldout):
         rng = _rng(settings, "heldout scene", number)
-        for _ in range(MAX_DRAWS):
+        scene = draw_scene(rng, settings.rules)
+        while meaning(scene) in taken or not any(swaps(scene)):
             scene = draw_scene(rng, settings.rules)
-            twins = list(swaps(scene))
-            if meaning(scene) not in taken and twins:
-                break
-        else:
-            raise DataError(f"found only {number} different held-out scenes; lower --num-heldout or raise --grid")
         taken.add(meaning(scene))
-        # By kind first: a scene of three objects has more swaps of one kind than of another.
-        kind = rng.choice(sorted({kind for kind, _ in twins}))
-        twin = rng.choice([twin for other, twin in twins if other == kind])
-        drawn.append(HeldOut(scene, draw_wording(rng, len(scene.things)), kind, twin))
+        drawn.append(_with_twin(rng, scene))
     return tuple(drawn)
+
+
+def _with_twin(rng: Random, scene: Scene) -> HeldOut:
+    twins = list(swaps(scene))
+    # By kind first: a scene of three objects has more swaps of one kind than of another.
+    kind = rng.choice(sorted({kind for kind, _ in twins}))
+    twin = rng.choice([twin for other, twin in twins if other == kind])
+    return HeldOut(scene, draw_wording(rng, len(scene.things)), kind, twin)
 
 
 def kept_back(heldout: tuple[HeldOut, ...]) -> Kept:
@@ -141,12 +146,11 @@ def _train_samples(task: ShardTask, settings: SynthSettings, kept: Kept) -> Iter
 
 
 def _draw_allowed(rng: Random, rules: SceneRules, kept: Kept) -> tuple[Scene, Wording]:
-    for _ in range(MAX_DRAWS):
+    while True:
         scene = draw_scene(rng, rules)
         wording = draw_wording(rng, len(scene.things))
         if meaning(scene) not in kept.meanings and say(scene, wording) not in kept.captions:
             return scene, wording
-    raise DataError("nearly every scene is held out, so none is left to train on; lower --num-heldout")
 
 
 def _heldout_samples(task: ShardTask, settings: SynthSettings) -> Iterator[Sample]:
