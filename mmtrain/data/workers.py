@@ -1,5 +1,6 @@
 """Reader processes: micro-batches read ahead, in order, by processes that never outlive the one they read for."""
 
+import atexit
 import ctypes
 import os
 import signal
@@ -42,6 +43,8 @@ def read_ahead(read: Read, first: int, *, num_workers: int, per_step: int) -> It
     )
     with _child_signals_kept():
         items = iter(loader)
+    # Should nobody close the iterator: before torch's own end, which would wait for readers that heed no signal.
+    end = atexit.register(partial(_end, items))
     try:
         for images_BCHW, arrays, faults in items:
             yield Batch(images_BCHW, *(torch.from_numpy(array) for array in arrays)), faults
@@ -54,7 +57,16 @@ def read_ahead(read: Read, first: int, *, num_workers: int, per_step: int) -> It
             f"lower data.num_workers ({num_workers}), or set it to 0 to read in the training process"
         ) from error
     finally:
-        items._shutdown_workers()
+        end()
+        atexit.unregister(end)
+
+
+def _end(items: Iterator) -> None:
+    """Ask the readers to stop, and stop those that hang."""
+    items._shutdown_workers()
+    for reader in items._workers:
+        if reader.is_alive():
+            reader.kill()
 
 
 @contextmanager
@@ -93,8 +105,9 @@ def _as_it_is(item: object) -> object:
 def _settle(parent: int, worker: int) -> None:
     """One thread per reader, and death with the parent, however that dies."""
     torch.set_num_threads(1)
-    # Ctrl-C and the end of a job go to the whole group; the trainer decides when its readers stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the end of a job's time reach the whole group, but the trainer may want another batch before it saves.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # Linux can end them at once; elsewhere torch's own watch does it within seconds.
     if hasattr(ctypes.CDLL(None), "prctl"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

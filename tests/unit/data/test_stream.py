@@ -307,6 +307,28 @@ def test_a_reader_that_dies_ends_in_one_clear_error(good_set: Path, tokenizer_pa
     stream.close()
 
 
+def test_a_signal_to_the_whole_job_leaves_the_readers_to_the_trainer(good_set: Path, tokenizer_path: Path):
+    stream = open_stream(good_set, tokenizer_path, num_workers=1)
+    stream.take(4)
+    readers = children_of(os.getpid())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(readers[0], number)
+    for _ in range(20):
+        stream.take(4)
+    assert children_of(os.getpid()) == readers
+    stream.close()
+
+
+def test_a_trainer_that_fails_without_closing_its_stream_ends_at_once(good_set: Path, tokenizer_path: Path):
+    code = (
+        "import sys; from pathlib import Path; from tests.unit.data.made import open_stream\n"
+        "stream = open_stream(Path(sys.argv[1]), Path(sys.argv[2]), num_workers=2); stream.take(4)\n"
+        "raise SystemExit(7)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, good_set, tokenizer_path], timeout=30, capture_output=True)
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
 def test_readers_end_with_close_and_with_the_death_of_the_trainer(good_set: Path, tokenizer_path: Path):
     stream = open_stream(good_set, tokenizer_path, num_workers=2)
     stream.take(4)
