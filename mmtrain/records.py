@@ -1,6 +1,7 @@
 """The things that flow through the system. No behaviour beyond moving a batch to a device.
 
-Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E shared embedding, V vocabulary, N picked tokens.
+Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E shared embedding,
+V vocabulary, N picked tokens.
 """
 
 from dataclasses import dataclass, fields
@@ -34,7 +35,7 @@ class Batch:
 
 
 class Features(TypedDict, total=False):
-    """What the model found of a micro-batch, the part of it that was asked for. A plain dict, which ZeRO-3's hooks can follow."""
+    """What the model found of a micro-batch, as far as it was asked. A plain dict, which ZeRO-3's hooks can follow."""
 
     image_BE: "torch.Tensor"  # float32, unit length
     text_BE: "torch.Tensor"  # float32, unit length
@@ -56,3 +57,11 @@ class StepReport:
     num_samples: int  # places of the global batch, empty ones too
     num_tokens: int  # text and image tokens that entered the towers
     flops: float  # floating-point operations of the model over all ranks, forward and backward, recomputation left out
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What an evaluation found; shares are fractions of 1."""
+
+    scores: dict[str, dict[str, float]]  # by the evaluation's name, each with num_pairs
+    retrieved: tuple[int, ...]  # for each of the first held-out images, the held-out caption nearest to it

@@ -136,7 +136,9 @@ class DataConfig(Frozen):
     tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
     num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
     max_bad_share: Share = 0.01  # of the samples read so far; more of them unreadable stop the run
-    max_unknown_share: Share = 0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
+    max_unknown_share: Share = (
+        0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
+    )
     shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
     min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
     flip: bool = False  # mirror half of the images, never where the caption says left or right
@@ -146,7 +148,10 @@ class DataConfig(Frozen):
     def _one_place_is_a_list(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        return {key: [value] if key in ("train", "heldout") and isinstance(value, str) else value for key, value in given.items()}
+        return {
+            key: [value] if key in ("train", "heldout") and isinstance(value, str) else value
+            for key, value in given.items()
+        }
 
 
 class EvalConfig(Frozen):

@@ -1,18 +1,37 @@
-"""Put a run together on this rank: groups, model, objectives, engine."""
+"""Put a run together on this rank: data, groups, model, objectives, engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from mmtrain.config.schema import RunConfig
+from mmtrain.data.heldout import HeldOut
+from mmtrain.data.stream import Stream
+from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.zero import ZeroEngine
+from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
 from mmtrain.objectives.mixture import Mixture
 from mmtrain.parallel.cpu import answer_for_cuda
 from mmtrain.parallel.device import device_of, resolve_precision, settle
-from mmtrain.parallel.groups import Groups, Launch, start
+from mmtrain.parallel.grid import Grid
+from mmtrain.parallel.groups import Groups, start
+from mmtrain.parallel.launch import Launch
+from mmtrain.parallel.slices import Slice
 
 VOCAB_MULTIPLE = 128  # Shoeybi et al. 2019 pad to it; the padding is the same for every layout, or losses would differ
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this rank stands and what it computes on."""
+
+    groups: Groups
+    device: torch.device
+    dtype: torch.dtype
 
 
 def padded_vocab_size(num_pieces: int, multiple: int = VOCAB_MULTIPLE) -> int:
@@ -20,31 +39,71 @@ def padded_vocab_size(num_pieces: int, multiple: int = VOCAB_MULTIPLE) -> int:
     return -(-num_pieces // multiple) * multiple
 
 
-def join(plan: RunConfig, launch: Launch) -> tuple[Groups, torch.device]:
+def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream:
+    """This rank's training stream; needs no other rank. DataError where the data cannot be used."""
+    grid = Grid.over(launch.world_size, plan.parallel.tp, plan.parallel.pp)
+    return Stream(
+        plan.data,
+        plan.model,
+        plan.train,
+        plan.mlm,
+        seed=plan.seed,
+        dp=grid.dp,
+        dp_rank=grid.coord(launch.rank).dp,
+        tokenizer=tokenizer,
+    )
+
+
+def open_heldout(plan: RunConfig, tokenizer: Tokenizer) -> HeldOut | None:
+    """The held-out split, None where the run has none. DataError where it cannot be used."""
+    if not plan.data.heldout:
+        return None
+    return HeldOut(plan.data, plan.model, plan.mlm, tokenizer, seed=plan.seed, num_pairs=plan.eval.num_pairs)
+
+
+def join(plan: RunConfig, launch: Launch) -> Place:
     """Take this rank's device and join the others; every rank must call it."""
     device = device_of(launch.local_rank)
-    settle(device, cpu_threads=1)
+    settle(device)
     answer_for_cuda()
     groups = start(launch, tp=plan.parallel.tp, pp=plan.parallel.pp, on_gpu=device.type == "cuda")
-    return groups, device
+    return Place(groups, device, resolve_precision(plan.precision, device))
 
 
-def build_engine(
-    plan: RunConfig, groups: Groups, device: torch.device, *, num_pieces: int, evaluation: Evaluation | None = None
-) -> ZeroEngine:
-    """The engine of `plan` with its first weights, which are the same on every layout."""
-    vocab_size = padded_vocab_size(num_pieces)
-    model = VisionLanguageModel(plan, vocab_size)
-    slices = named_slices(model, groups.coord.tp, groups.grid.tp)
+def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionLanguageModel, dict[str, Slice]]:
+    """The model with its first weights, the same on every layout, and which part of each weight this rank has."""
+    model = VisionLanguageModel(plan, padded_vocab_size(num_pieces))
+    slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, std=plan.model.init_std)
+    return model, slices
+
+
+def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> Evaluation | None:
+    """How the run's held-out split is scored."""
+    if heldout is None:
+        return None
+    layout = Layout.of(Mixture(plan.loss, place.groups.data).rows)
+    return Evaluation(heldout, layout, place.groups, place.device, plan.train.micro_batch_size, plan.eval.num_pictures)
+
+
+def build_engine(plan: RunConfig, place: Place, *, num_pieces: int, evaluation: Evaluation | None = None) -> ZeroEngine:
+    """The engine of `plan`, ready for its first step."""
+    model, slices = build_model(plan, place, num_pieces)
     return ZeroEngine(
         plan,
         model,
-        Mixture(plan.loss, groups.data),
-        groups,
+        Mixture(plan.loss, place.groups.data),
+        place.groups,
         slices,
-        device=device,
-        dtype=resolve_precision(plan.precision, device),
-        vocab_size=vocab_size,
+        device=place.device,
+        dtype=place.dtype,
+        vocab_size=padded_vocab_size(num_pieces),
         evaluation=evaluation,
     )
+
+
+def refuse_used(run_dir: Path) -> str | None:
+    """Why a new run cannot write into `run_dir`, None where it can."""
+    if (run_dir / "log.jsonl").exists():
+        return f"run_dir {run_dir} holds a run already; name another run_dir, or remove that folder"
+    return None

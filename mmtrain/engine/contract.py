@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from mmtrain.parallel.slices import Slice
-from mmtrain.records import Batch, StepReport
+from mmtrain.records import Batch, EvalReport, StepReport
 
 
 class Engine(Protocol):
@@ -16,10 +16,10 @@ class Engine(Protocol):
         """One optimizer step over this rank's micro-batches of the global batch."""
         ...
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Scores of the held-out split by the evaluation's name, the same on every rank."""
+    def evaluate(self) -> EvalReport:
+        """Scores of the held-out split, the same on every rank."""
         ...
 
     def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """This rank's part of every weight in full precision, on the host, one at a time."""
+        """The weights that this rank is to keep, in full precision on the host, one by one; all ranks' tile the model."""
         ...

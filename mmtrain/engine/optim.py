@@ -9,7 +9,7 @@ from mmtrain.config.schema import TrainConfig
 
 
 def learning_rate_at(step: int, train: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to `min_learning_rate_share` of the peak (Loshchilov and Hutter 2017); `step` from 0."""
+    """Linear warm-up, then a cosine down to its share of the peak (Loshchilov and Hutter 2017); `step` is from 0."""
     if step < train.warmup_steps:
         return train.learning_rate * (step + 1) / train.warmup_steps
     done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)

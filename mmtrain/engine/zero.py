@@ -1,7 +1,6 @@
 """The engine: DeepSpeed ZeRO over the data-parallel ranks, tensor parallelism inside. DeepSpeed's only door-keeper."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,12 +17,10 @@ from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
 from mmtrain.parallel.slices import Slice
 from mmtrain.planner.flops import step_flops
-from mmtrain.records import Batch, Features, StepReport
+from mmtrain.records import Batch, EvalReport, Features, StepReport
 
 
 def _import_deepspeed() -> Any:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -69,7 +66,7 @@ class GroupsForDeepSpeed:
 
 
 class ZeroEngine:
-    """A model whose optimizer states, gradients and weights are cut over the data-parallel ranks (Rajbhandari et al. 2020)."""
+    """A model whose states are cut over the data-parallel ranks, as far as `zero.stage` says (Rajbhandari 2020)."""
 
     def __init__(
         self,
@@ -107,7 +104,7 @@ class ZeroEngine:
         self.engine.train()
         summed: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(micro_batches, 1):
-            features = self._forward(batch)
+            features = self._forward(batch, self.layout)
             losses = self.mixture.losses(features, batch.to(self.device), totals)
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches))
             # DeepSpeed averages gradients over the data-parallel ranks; the losses here are shares that add up.
@@ -118,7 +115,7 @@ class ZeroEngine:
         self.num_steps_done += 1
         return self._report(micro_batches, summed, features, learning_rate)
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
+    def evaluate(self) -> EvalReport:
         assert self.evaluation is not None, "this engine was built without a held-out split"
         self.engine.eval()
         with torch.no_grad():
@@ -127,11 +124,15 @@ class ZeroEngine:
     def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_fp32_param
 
-        for name, param in self.engine.module.named_parameters():
-            yield self.slices[name], safe_get_full_fp32_param(param).cpu()
+        coord, dp = self.groups.coord, self.groups.grid.dp
+        for number, (name, param) in enumerate(self.engine.module.named_parameters()):
+            weight, place = safe_get_full_fp32_param(param), self.slices[name]
+            is_replica = place.shape == place.global_shape and coord.tp > 0
+            if number % dp == coord.dp and not is_replica:
+                yield place, weight.cpu()
 
-    def _forward(self, batch: Batch, layout: Layout | None = None) -> Features:
-        return self.engine(plan_rows(batch, layout or self.layout).to(self.device))
+    def _forward(self, batch: Batch, layout: Layout) -> Features:
+        return self.engine(plan_rows(batch, layout).to(self.device))
 
     def _agree_on_totals(self, micro_batches: Sequence[Batch]) -> Totals:
         counts = [count_read(batch, self.plan.itm.pool_size) for batch in micro_batches]
@@ -151,7 +152,7 @@ class ZeroEngine:
             losses=dict(zip(names, losses, strict=True)),
             grad_norm=float(self.engine.get_global_grad_norm()),
             learning_rate=learning_rate,
-            temperature=float("nan") if temperature is None else float(temperature),
+            temperature=float("nan") if temperature is None else float(temperature.detach()),
             num_samples=self.plan.train.global_batch_size,
             num_tokens=int(num_tokens),
             flops=flops,

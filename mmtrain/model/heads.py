@@ -31,7 +31,7 @@ class ContrastHead(torch.nn.Module):
 
 
 class _Held(torch.autograd.Function):
-    """A value within its bounds; beyond one, only a gradient that leads back passes, so that it neither drifts nor sticks."""
+    """A value within its bounds. Beyond one, only a gradient that leads back passes: it neither drifts nor sticks."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, low: float, high: float) -> torch.Tensor:

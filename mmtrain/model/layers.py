@@ -65,14 +65,14 @@ class FusedDotProductAttention(torch.nn.Module):
         mask_B1SS: torch.Tensor | None,
         **_: object,
     ) -> torch.Tensor:
-        """[S, B, A, D] three times, and a mask that is True where a query may look (None: everywhere) -> [S, B, A x D]."""
+        """[S, B, A, D] three times and a mask, True where a query may look (None: everywhere) -> [S, B, A x D]."""
         query, key, value = (part.permute(1, 2, 0, 3) for part in (query_SBAD, key_SBAD, value_SBAD))
         seen_BASD = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B1SS)
         return seen_BASD.permute(2, 0, 1, 3).flatten(2)
 
 
 class SharedImageAttention(CrossAttention):
-    """Cross-attention whose keys and values are projected once for each image and then handed to every row that asks."""
+    """Cross-attention whose keys and values are projected once for each image, then handed to every row that asks."""
 
     def get_query_key_value_tensors(
         self, hidden_states: torch.Tensor, key_value_states: ImageContext, *args: object, **kwargs: object
@@ -165,7 +165,7 @@ def stack_config(model: ModelConfig, width: int, num_layers: int, tp: int) -> Tr
 
 
 class Stack(torch.nn.Module):
-    """Transformer layers (pre-norm; Xiong et al. 2020), each kept or recomputed in the backward pass as `recompute` says."""
+    """Pre-norm transformer layers (Xiong et al. 2020), their activations kept, or computed again where `recompute`."""
 
     def __init__(self, config: TransformerConfig, *, with_images: bool, recompute: bool) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Which rows the stacks run: each objective asks for some, each stack runs once, each objective reads its own back.
 
-Axes: B samples, T text positions, Y rows of the text stack, R rows of the fusion stack, E shared embedding, P pool, N picked tokens.
+Axes: B samples, T text positions, Y rows of the text stack, R rows of the fusion stack, E shared embedding, G pools of
+P samples, N picked tokens.
 """
 
 from collections.abc import Iterable
@@ -165,7 +166,7 @@ def draw_negatives(
 def legal_partners(
     image_ids_B: torch.Tensor, caption_ids_B: torch.Tensor, pair_B: torch.Tensor, pool_size: int
 ) -> torch.Tensor:
-    """[G, P, P]: which two samples of each pool of P may make a negative: whole pairs whose image and caption ids differ."""
+    """[G, P, P]: which two samples of a pool may make a negative: whole pairs whose image and caption ids differ."""
     num_pools = pair_B.shape[0] // pool_size
     images_GP, captions_GP, pair_GP = (
         part.unflatten(0, (num_pools, pool_size)) for part in (image_ids_B, caption_ids_B, pair_B)
@@ -188,7 +189,7 @@ def _draw(logits_GPP: torch.Tensor, legal_GPP: torch.Tensor, draws_GP: torch.Ten
 
 
 def count_read(batch: Batch, pool_size: int) -> dict[str, int]:
-    """What the losses of `batch` are counted over: pairs, matches, masked tokens and next tokens, known from ids and texts."""
+    """What the losses of `batch` are means over: pairs, matches, masked and next tokens, known from ids and texts."""
     pair_B = batch.has_image_B & batch.has_text_B
     num_negatives = int(legal_partners(batch.image_ids_B, batch.caption_ids_B, pair_B, pool_size).any(dim=-1).sum())
     num_pairs = int(pair_B.sum())

@@ -9,7 +9,7 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
 from mmtrain.model.layers import stack_config
-from mmtrain.model.rows import FUSION_KINDS, Layout, Negatives, Rows, draw_negatives
+from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
 from mmtrain.model.text import TextTower
 from mmtrain.model.vision import VisionTower
 from mmtrain.records import Features

@@ -11,7 +11,7 @@ FULL = 1.0  # a norm's first weight
 
 
 def named_slices(model: torch.nn.Module, tp_rank: int, tp: int) -> dict[str, Slice]:
-    """Which rectangle of each whole tensor this rank's parameter is, by its name. To be asked before ZeRO-3 cuts them."""
+    """Which rectangle of its whole tensor each parameter of this rank is. To be asked before ZeRO-3 cuts them."""
     return {
         name: Slice.of_part(name, tuple(param.shape), _cut_dim(param), tp_rank, tp)
         for name, param in model.named_parameters()

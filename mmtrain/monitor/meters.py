@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from mmtrain.monitor.log import Row, RunLog
-from mmtrain.records import StepReport
+from mmtrain.monitor.pictures import ContactSheet
+from mmtrain.records import EvalReport, StepReport
 
 logger = logging.getLogger("mmtrain.monitor")
 
@@ -23,7 +24,8 @@ class Meters:
     """Turns reports into rows of the log; keeps the running total of samples, and shows the run on the writing rank.
 
     `peak_tflops` is the device's peak in this run's precision, None where it is not known. `samples` and `step` are
-    where the run stands, for one that goes on from a checkpoint. `terminal` None: found out from stderr.
+    where the run stands, for one that goes on from a checkpoint. `terminal` None: found out from stderr. `sheet` draws
+    what held-out images retrieve.
     """
 
     def __init__(
@@ -36,9 +38,10 @@ class Meters:
         step: int = 0,
         samples: int = 0,
         terminal: bool | None = None,
+        sheet: ContactSheet | None = None,
     ) -> None:
         self.samples = samples
-        self._log = log
+        self._log, self._sheet = log, sheet
         self._num_steps = num_steps
         self._num_devices = num_devices
         self._peak_tflops = peak_tflops
@@ -83,6 +86,13 @@ class Meters:
             words = "  ".join(f"{score} {_short(value)}" for score, value in scores.items())
             logger.info("step %d  eval %s  %s", step, name, words)
         return row
+
+    def record_evaluation(self, step: int, report: EvalReport) -> None:
+        """A row for each evaluation of `report`, and the contact sheet of what the first images retrieve."""
+        for name, scores in report.scores.items():
+            self.record_scores(step, name, scores)
+        if self._sheet and report.retrieved:
+            self._sheet.draw(step, report.retrieved)
 
     def close(self) -> None:
         """Leave the terminal as it was; the log stays open."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmtrain.monitor.log import RunLog
+
 PAPER, INK, FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
 RIGHT, WRONG = (20, 135, 60), (190, 35, 35)
 FONT_PIXELS = 15
@@ -27,6 +29,26 @@ class Retrieval(NamedTuple):
     caption: str
     retrieved: str
     is_right: bool
+
+
+class ContactSheet:
+    """Held-out images with the captions they retrieve, drawn anew after each evaluation to RUN_DIR/retrieved.png."""
+
+    def __init__(self, log: RunLog, images_CHW: Sequence[np.ndarray], captions: Sequence[str | None]) -> None:
+        self.path = log.run_dir / "retrieved.png"
+        self._log, self._images, self._captions = log, images_CHW, captions
+
+    def draw(self, step: int, retrieved: Sequence[int]) -> None:
+        """`retrieved[i]` is the held-out caption nearest to image i; on a rank that does not write, nothing happens."""
+        if not self._log.writes:
+            return
+        shown = [
+            Retrieval(image, self._captions[own] or "", self._captions[best] or "", own == best)
+            for own, (image, best) in enumerate(zip(self._images, retrieved, strict=True))
+        ]
+        picture_HWC = draw_sheet(shown)
+        save_picture(picture_HWC, self.path)
+        self._log.show(step, "retrieved", picture_HWC)
 
 
 def draw_sheet(shown: Sequence[Retrieval], *, columns: int = 4, side_pixels: int = 240) -> np.ndarray:

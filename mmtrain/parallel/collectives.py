@@ -7,8 +7,6 @@ import torch
 import torch.distributed as dist
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 
-from mmtrain.records import IGNORED_LABEL
-
 
 class _GatherRows(torch.autograd.Function):
     """Concatenate equal-shaped parts along dim 0; the gradient of a part is the sum of what every rank asks of it."""
@@ -57,18 +55,18 @@ def sum_floats(values: Sequence[float], group: dist.ProcessGroup, device: torch.
 
 
 def token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy [N] of each token from this rank's part of the vocabulary; 0 where the label is to be ignored.
+    """Cross-entropy [N] of each token from this rank's part of the vocabulary; 0 where the label is negative.
 
-    The softmax runs in float32 whatever the logits' type, over the tensor-parallel group (Shoeybi et al. 2019, section 3).
+    The softmax runs in float32 over the tensor-parallel group (Shoeybi et al. 2019, section 3).
     """
-    read_N = labels_N != IGNORED_LABEL
+    read_N = labels_N >= 0
     # megatron subtracts and exponentiates in place, which the caller's logits must not see.
     losses_N = vocab_parallel_cross_entropy(logits_NV.to(torch.float32, copy=True), labels_N.clamp_min(0))
     return losses_N * read_N
 
 
 def top_tokens(logits_NV: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """The likeliest token [N] of the whole vocabulary, from logits that are cut along it over the tensor-parallel `group`."""
+    """The likeliest token [N] of the whole vocabulary, from logits cut along it over the tensor-parallel `group`."""
     best_N, index_N = logits_NV.float().max(dim=-1)
     index_N = index_N + dist.get_rank(group) * logits_NV.shape[-1]
     best_PN = gather_rows(best_N[None], group)

@@ -13,7 +13,7 @@ TESTED_MEGATRON = ("0.16.", "0.19.")
 
 
 def answer_for_cuda() -> None:
-    """Let megatron-core run on a CPU-only machine; does nothing where CUDA is there. RuntimeError on an untested version."""
+    """Let megatron-core run without CUDA; does nothing where CUDA is there. RuntimeError on an untested version."""
     if torch.cuda.is_available():
         return
     version = importlib.metadata.version("megatron-core")

@@ -20,19 +20,27 @@ def has_native_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """`fp32` or `bf16`, as the config says it."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
     """`fp32`, `bf16`, or for `auto` bf16 exactly where the device computes it natively."""
     if wanted == "auto":
         wanted = "bf16" if has_native_bf16(device) else "fp32"
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+    return PRECISIONS[wanted]
 
 
-def settle(device: torch.device, cpu_threads: int) -> None:
-    """Make `device` current; on a CPU give this rank `cpu_threads` threads."""
+def settle(device: torch.device) -> None:
+    """Make `device` current; on a CPU this rank computes with one thread, because its neighbours share the cores."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, cpu_threads))
+        torch.set_num_threads(1)
 
 
 def synchronize(device: torch.device) -> None:

@@ -22,7 +22,7 @@ class Grid:
 
     @classmethod
     def over(cls, world_size: int, tp: int, pp: int) -> "Grid":
-        """The grid of `world_size` ranks; dp is what tp and pp leave. The sizes must divide, as the config's check says."""
+        """The grid of `world_size` ranks; dp is what tp and pp leave. The config's check says that they divide."""
         dp, rest = divmod(world_size, tp * pp)
         assert rest == 0 and dp > 0, f"{world_size} ranks do not fill a grid of tp {tp} x pp {pp}"
         return cls(pp=pp, dp=dp, tp=tp)

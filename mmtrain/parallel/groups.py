@@ -1,4 +1,4 @@
-"""The process groups of this rank, and what the launcher says of it. The only reader of the launcher's environment."""
+"""The process groups of this rank."""
 
 import os
 import socket
@@ -6,27 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mmtrain.parallel.grid import Coord, Grid
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What `torchrun`, `deepspeed` or a plain `python` start says of this process."""
-
-    rank: int
-    local_rank: int
-    world_size: int
-    local_world_size: int
-
-
-def read_launch() -> Launch:
-    """This process as its launcher describes it; one process alone if nobody does. Needs no torch."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    return Launch(
-        rank=int(os.environ.get("RANK", "0")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        world_size=world_size,
-        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", str(world_size)))),
-    )
+from mmtrain.parallel.launch import Launch
 
 
 def _free_port() -> int:
@@ -52,6 +32,8 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
     import torch.distributed as dist
     from megatron.core import parallel_state
 
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed asks when it is imported
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if launch.world_size == 1:
         for name, value in alone.items():

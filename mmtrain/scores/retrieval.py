@@ -1,7 +1,10 @@
-"""Scores of a ranking, from the rank that the right answer got for each query (1 is the first)."""
+"""Scores of a ranking, from the rank that each right answer got (1 is the first), and of a language model."""
 
+import math
 import statistics
 from collections.abc import Sequence
+
+MAX_EXPONENT = 709.0  # exp of more overflows a double
 
 
 def recall_at(ranks: Sequence[int], k: int) -> float:
@@ -22,6 +25,12 @@ def median_rank(ranks: Sequence[int]) -> float:
     """Median rank of the right answers, between the middle two of an even number; ValueError without a query."""
     _refuse_bad(ranks)
     return float(statistics.median(ranks))
+
+
+def perplexity(sum_of_losses: float, num_tokens: float) -> float:
+    """exp of the mean cross-entropy (in nats) of a token; infinity where a float cannot hold it."""
+    mean = sum_of_losses / num_tokens
+    return math.exp(mean) if mean < MAX_EXPONENT else math.inf
 
 
 def _refuse_bad(ranks: Sequence[int]) -> None:

@@ -1,0 +1,41 @@
+"""The train loop: verbs only. It knows engines by their contract, and no rank, device or axis."""
+
+from time import perf_counter
+from typing import Protocol
+
+from mmtrain.config.schema import RunConfig
+from mmtrain.data.stream import Stream
+from mmtrain.engine.contract import Engine
+from mmtrain.monitor.meters import Meters
+from mmtrain.records import EvalReport
+
+
+class Keeper(Protocol):
+    """What saves a run, and shows what it sees."""
+
+    def save(self, step: int, engine: Engine, stream: Stream) -> None:
+        """Keep everything that must survive a crash."""
+        ...
+
+
+def train(plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters) -> EvalReport | None:
+    """Run `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split."""
+    for step in range(1, plan.train.num_steps + 1):
+        started = perf_counter()
+        report = engine.step(stream.take(stream.num_micro_batches))
+        meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
+        if due(step, plan.eval.every) and step < plan.train.num_steps:
+            meters.record_evaluation(step, engine.evaluate())
+        if due(step, plan.checkpoint.save_every) and step < plan.train.num_steps:
+            keeper.save(step, engine, stream)
+    keeper.save(plan.train.num_steps, engine, stream)
+    if not plan.data.heldout:
+        return None
+    report = engine.evaluate()
+    meters.record_evaluation(plan.train.num_steps, report)
+    return report
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every `every` steps happens after `step`; 0 is never."""
+    return every > 0 and step % every == 0

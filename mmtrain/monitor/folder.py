@@ -1,0 +1,81 @@
+"""The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmtrain.config.load import dump_config
+from mmtrain.config.schema import RunConfig
+from mmtrain.monitor.log import RunLog
+from mmtrain.monitor.meters import Meters
+from mmtrain.monitor.peaks import peak_tflops
+from mmtrain.monitor.pictures import ContactSheet
+from mmtrain.records import EvalReport
+
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer.model"
+
+
+class RunFolder:
+    """One run's folder; only the rank that `writes` touches it."""
+
+    def __init__(self, path: Path, *, writes: bool) -> None:
+        self.path, self.writes = path, writes
+        self.log = RunLog(path, writes=writes)
+        self.sheet: ContactSheet | None = None
+
+    def copy_inputs(self, plan: RunConfig) -> None:
+        """Put the resolved config and the tokenizer into the folder, so that it can be read without anything else."""
+        if self.writes:
+            (self.path / CONFIG).write_text(dump_config(plan))
+            shutil.copyfile(plan.data.tokenizer, self.path / TOKENIZER)
+
+    def meters(
+        self,
+        plan: RunConfig,
+        *,
+        num_devices: int,
+        device_name: str,
+        precision: str,
+        images: Sequence[np.ndarray],
+        captions: Sequence[str | None],
+    ) -> Meters:
+        """What turns reports into rows; `images` are the held-out ones to be shown with what they retrieve."""
+        self.sheet = ContactSheet(self.log, images, captions) if images else None
+        return Meters(
+            self.log,
+            num_steps=plan.train.num_steps,
+            num_devices=num_devices,
+            peak_tflops=peak_tflops(device_name, precision),
+            sheet=self.sheet,
+        )
+
+    def show_results(self, report: EvalReport | None) -> None:
+        """Print the table of held-out scores and where everything is."""
+        if not self.writes:
+            return
+        console = Console()
+        for name, scores in (report.scores if report else {}).items():
+            console.print(scores_table(name, scores))
+        places = {"run folder": self.path, "TensorBoard": self.path / "tensorboard"}
+        if report and self.sheet:
+            places["contact sheet"] = self.sheet.path
+        for what, where in places.items():
+            console.print(f"{what + ':':<15}{where}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Let go of the folder's files."""
+        self.log.close()
+
+
+def scores_table(name: str, scores: dict[str, float]) -> Table:
+    """One evaluation as a table: shares in percent, counts and perplexity as they are."""
+    table = Table("score", "value", title=f"held-out scores: {name}" if name != "heldout" else "held-out scores")
+    for score, value in scores.items():
+        is_share = not score.startswith("num_") and not score.endswith("perplexity")
+        table.add_row(score, f"{value:.1%}" if is_share else f"{value:g}")
+    return table

@@ -1,0 +1,60 @@
+"""This process as its launcher started it, and how it ends when it cannot go on. Needs no torch."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
+    "Transformer Engine and Apex are not installed",
+    "full scope is deprecated",
+    "`torch.distributed.all_gather_into_tensor` is deprecated",
+    "`torch.distributed.reduce_scatter_tensor` is deprecated",
+)
+REFUSED = 2  # exit code of a run that cannot start or go on as it was asked for
+HEAD_START_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What `torchrun`, `deepspeed` or a plain `python` start says of this process."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+
+
+def read_launch() -> Launch:
+    """This process as its launcher describes it; one process alone if nobody does."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    return Launch(
+        rank=int(os.environ.get("RANK", "0")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=world_size,
+        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", str(world_size)))),
+    )
+
+
+def hush_expected_warnings() -> None:
+    """Keep off the screen what dependencies say on every start."""
+    for beginning in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=beginning)
+
+
+def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[type[Exception], ...]) -> int:
+    """The exit code of `work`; one of `refusals` becomes its message on stderr and exit code 2, without a traceback.
+
+    What every rank finds is said by the first one only: the others give it a head start, because a launcher ends all
+    ranks as soon as one has ended. What only one rank finds is said by that one.
+    """
+    try:
+        return work()
+    except refusals as refusal:
+        if launch.rank != 0:
+            time.sleep(HEAD_START_SECONDS)
+        if launch.rank == 0 or getattr(refusal, "of_one_rank", False):
+            print(f"mmtrain: {refusal}", file=sys.stderr, flush=True)
+        return REFUSED

@@ -1,0 +1,102 @@
+"""Pretrain: shards in, a run folder out.
+
+deepspeed mmtrain/pretrain.py --config configs/pretrain/tiny.yaml key=value ...
+torchrun --nproc-per-node 4 -m mmtrain.pretrain --config ...   the same program under the other launcher
+python mmtrain/pretrain.py --config ...                        one process
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmtrain.config.check import load_checked
+from mmtrain.config.load import ConfigError
+from mmtrain.config.schema import RunConfig
+from mmtrain.data.faults import DataError
+from mmtrain.monitor.log import start_logging
+from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, read_launch
+
+if TYPE_CHECKING:
+    from mmtrain.data.heldout import HeldOut
+    from mmtrain.data.stream import Stream
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one clear message when the run cannot start or go on as asked."""
+    words = _parser().parse_args(argv)
+    launch = read_launch()
+    hush_expected_warnings()
+    start_logging(rank=launch.rank)
+    return in_one_sentence(partial(pretrain, words.config, words.overrides, launch), launch, (ConfigError, DataError))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
+    parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_steps=100")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
+    return parser
+
+
+def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> int:
+    """Check everything that can be checked alone, then join the other ranks and train."""
+    plan = load_checked(config, overrides, launch.world_size)
+    # Only now the imports that take seconds: a wrong knob is answered at once.
+    from mmtrain.data.stream import open_tokenizer
+    from mmtrain.engine.build import open_heldout, open_stream, refuse_used
+
+    if fault := refuse_used(plan.run_dir):
+        raise ConfigError([fault])
+    tokenizer = open_tokenizer(plan.data)
+    stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, tokenizer)
+    return run(plan, launch, stream, heldout)
+
+
+def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | None") -> int:
+    """Train, save, score; the first rank writes the run folder and prints what is in it."""
+    from mmtrain.checkpoint.keeper import Keeper
+    from mmtrain.engine.build import build_engine, build_evaluation, join
+    from mmtrain.loop import train
+    from mmtrain.monitor.folder import RunFolder
+    from mmtrain.parallel.device import device_name, precision_name
+    from mmtrain.parallel.groups import stop
+
+    place = join(plan, launch)
+    is_first = launch.rank == 0
+    folder = RunFolder(plan.run_dir, writes=is_first)
+    folder.copy_inputs(plan)
+    evaluation = build_evaluation(plan, place, heldout)
+    num_pieces = stream.tokenizer.num_pieces
+    engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation)
+    keeper = Keeper(
+        plan.run_dir,
+        plan.model_dump(mode="json"),
+        tokenizer_sha256=stream.tokenizer.sha256,
+        num_pieces=num_pieces,
+        is_first=is_first,
+    )
+    pictures = heldout.pictures(plan.eval.num_pictures) if heldout else []
+    meters = folder.meters(
+        plan,
+        num_devices=launch.world_size,
+        device_name=device_name(place.device),
+        precision=precision_name(place.dtype),
+        images=pictures,
+        captions=heldout.captions if heldout else (),
+    )
+    try:
+        report = train(plan, engine, stream, keeper, meters)
+    finally:
+        stream.close()
+        meters.close()
+        folder.close()
+    folder.show_results(report)
+    stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
