@@ -53,7 +53,9 @@ def seed_pieces(captions: Sequence[str]) -> list[tuple[str, int]]:
     among those, and captions come out in crumbs.
     """
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name=NORMALIZATION)
-    words = Counter(word for caption in captions for word in normalizer.Normalize(caption).split())
+    words: Counter[str] = Counter()
+    for caption in captions:
+        words.update(normalizer.Normalize(caption).replace(SPACE, " ").split())
     counts: Counter[str] = Counter()
     for word, count in words.most_common(MAX_SEED_WORDS):
         marked = SPACE + word

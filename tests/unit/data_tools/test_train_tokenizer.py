@@ -6,7 +6,7 @@ import pytest
 
 from data_tools.captions import draw_wording, say
 from data_tools.scenes import SceneRules, draw_scene
-from data_tools.tokenizer import train_tokenizer
+from data_tools.tokenizer import SPACE, seed_pieces, train_tokenizer
 from mmtrain.data.index import DataError
 
 
@@ -22,6 +22,12 @@ def test_every_word_of_a_small_vocabulary_is_one_piece(tmp_path):
     in_pieces = {word: len(tokenizer.encode(word, 32)) - 2 for word in words}
     assert set(in_pieces.values()) == {1}, in_pieces
     assert tokenizer.unknown_share(texts) == 0
+
+
+def test_training_starts_from_the_parts_of_words_scored_by_how_much_text_they_cover():
+    seeds = dict(seed_pieces(["Red ring", "a  ring"]))
+    assert seeds[f"{SPACE}ring"] == 2 * 5 and seeds[f"{SPACE}red"] == 1 * 4 and seeds["ing"] == 2 * 3
+    assert not any(SPACE in piece[1:] for piece in seeds)
 
 
 def test_text_comes_back_in_lower_case_and_special_names_are_not_text(tmp_path):
