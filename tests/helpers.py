@@ -116,3 +116,55 @@ def _made_sample(place: int, image_size: int, max_text_length: int, seed: int) -
         ids, is_masked, num_words = torch.zeros_like(ids), torch.zeros_like(is_masked), -2
     labels = torch.where(is_masked, ids, IGNORED_LABEL)
     return image * has_image, ids, ids.masked_fill(is_masked, 4), labels, num_words + 2, has_image, has_text, draws
+
+
+def tiny_plan(**sections: Any) -> Any:
+    """A RunConfig that a second trains: two layers a stack, 32 wide; `sections` replace whole sections' fields."""
+    from mmtrain.config.schema import RunConfig
+
+    base: dict[str, Any] = {
+        "precision": "fp32",
+        "train": {
+            "num_steps": 10,
+            "global_batch_size": 16,
+            "micro_batch_size": 8,
+            "learning_rate": 1e-2,
+            "warmup_steps": 1,
+            "gradient_clipping": 0.5,
+        },
+        "itm": {"pool_size": 4},
+        "model": {
+            "hidden_size": 32,
+            "num_heads": 4,
+            "vision_layers": 2,
+            "text_layers": 2,
+            "fusion_layers": 2,
+            "image_size": 16,
+            "patch_size": 8,
+            "max_text_length": 12,
+            "embedding_size": 16,
+        },
+    }
+    for name, given in sections.items():
+        base[name] = {**base.get(name, {}), **given} if isinstance(given, dict) else given
+    return RunConfig.model_validate(base)
+
+
+def global_batch_of(step: int, plan: Any, dp: int, dp_rank: int) -> list[Any]:
+    """This rank's micro-batches of global batch `step` (from 0) of the samples made by hand."""
+    size, together = plan.train.micro_batch_size, plan.train.micro_batch_size * dp
+    first = step * plan.train.global_batch_size + dp_rank * size
+    starts = range(first, first + plan.train.global_batch_size, together)
+    shape = {"image_size": plan.model.image_size, "max_text_length": plan.model.max_text_length}
+    return [made_batch(range(start, start + size), **shape) for start in starts]
+
+
+def train_steps(plan: Any, num_steps: int, place: Any = None) -> list[Any]:
+    """Reports of `num_steps` optimizer steps on the samples made by hand, from the first weights."""
+    from mmtrain.engine.build import build_engine, join
+    from mmtrain.parallel.launch import read_launch
+
+    place = place or join(plan, read_launch())
+    engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
+    grid, coord = place.groups.grid, place.groups.coord
+    return [engine.step(global_batch_of(step, plan, grid.dp, coord.dp)) for step in range(num_steps)]

@@ -25,6 +25,14 @@ class Manifest:
     num_pieces: int  # of the tokenizer
     format: str = FORMAT
 
+    def refuse_other_tokenizer(self, sha256: str) -> None:
+        """CheckpointError unless the tokenizer is the one that the weights were trained with."""
+        if sha256 != self.tokenizer_sha256:
+            raise CheckpointError(
+                f"the checkpoint was trained with another tokenizer (sha256 {self.tokenizer_sha256[:12]}..., not "
+                f"{sha256[:12]}...); set data.tokenizer to the one in its run folder"
+            )
+
     def write(self, folder: Path) -> None:
         """Put the manifest into `folder`, whole or not at all."""
         partial = folder / (MANIFEST + PARTIAL)

@@ -21,5 +21,5 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """The weights that this rank is to keep, in full precision on the host, one by one; all ranks' tile the model."""
+        """The weights that this rank is to keep, in float32 on the host, one by one; all ranks' tile the model."""
         ...

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from mmtrain.data.heldout import HeldOut
-from mmtrain.model.rows import Layout
+from mmtrain.model.rows import Layout, plan_rows
+from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.objectives.itm import APART, TOGETHER
 from mmtrain.parallel.collectives import gather_rows, sum_floats, token_losses, top_tokens
 from mmtrain.parallel.groups import Groups
@@ -19,6 +20,13 @@ from mmtrain.scores.retrieval import perplexity, recall_at
 Forward = Callable[[Batch, Layout], Features]
 RECALLS_AT = (1, 5, 10)
 TRUE_OR_TWIN = Layout.of({"clean", "positive"})
+
+
+def score(model: VisionLanguageModel, evaluation: "Evaluation") -> EvalReport:
+    """The scores of a whole model that no optimizer holds."""
+    model.eval()
+    with torch.no_grad():
+        return evaluation.run(lambda batch, layout: model(plan_rows(batch, layout).to(evaluation.device)))
 
 
 class Evaluation:

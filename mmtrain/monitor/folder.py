@@ -54,6 +54,11 @@ class RunFolder:
             sheet=self.sheet,
         )
 
+    def record_scores(self, step: int, report: EvalReport) -> None:
+        """Log the scores of a checkpoint after `step` optimizer steps."""
+        for name, scores in report.scores.items():
+            self.log.write({"step": step, "eval": name, **scores})
+
     def show_results(self, report: EvalReport | None) -> None:
         """Print the table of held-out scores and where everything is."""
         if not self.writes:

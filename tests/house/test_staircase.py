@@ -35,7 +35,7 @@ DOOR_KEEPERS = {  # by what is imported: the only files of mmtrain/ that may
     "yaml": ("config/*.py",),
     "data_tools": (),
 }
-ENVIRONMENT_KEEPERS = ("parallel/groups.py", "monitor/log.py")
+ENVIRONMENT_KEEPERS = ("parallel/launch.py", "parallel/groups.py", "monitor/log.py")
 TORCH_FREE = (
     "mmtrain/config/*.py", "mmtrain/planner/*.py", "mmtrain/scores/*.py", "mmtrain/records.py", "mmtrain/cli.py",
     "mmtrain/parallel/grid.py", "mmtrain/parallel/slices.py", "mmtrain/data/index.py", "mmtrain/data/order.py",

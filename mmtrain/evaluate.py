@@ -1,0 +1,73 @@
+"""Evaluate: a run folder in, held-out scores out.
+
+mmtrain evaluate runs/demo key=value ...
+torchrun --nproc-per-node 4 -m mmtrain.evaluate runs/demo parallel.tp=2
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mmtrain.config.check import load_checked
+from mmtrain.config.load import ConfigError
+from mmtrain.data.faults import DataError
+from mmtrain.monitor.log import start_logging
+from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, read_launch
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one clear message when the run cannot be scored as asked."""
+    parser = argparse.ArgumentParser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
+    parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2"
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
+    words = parser.parse_args(argv)
+    launch = read_launch()
+    hush_expected_warnings()
+    start_logging(rank=launch.rank)
+    # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
+    from mmtrain.checkpoint.planners import CheckpointError
+
+    refusals = (ConfigError, DataError, CheckpointError)
+    return in_one_sentence(partial(evaluate, words.run_dir, words.overrides, launch), launch, refusals)
+
+
+def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
+    """Load the newest checkpoint on whatever layout was launched, score it, log and print the scores."""
+    from mmtrain.monitor.folder import CONFIG, TOKENIZER
+
+    words = [f"data.tokenizer={run_dir / TOKENIZER}", f"run_dir={run_dir}", *overrides]
+    plan = load_checked(run_dir / CONFIG, words, launch.world_size)
+    if not plan.data.heldout:
+        raise ConfigError([f"data.heldout is empty in {run_dir / CONFIG}; name held-out shards: data.heldout=FOLDER"])
+
+    from mmtrain.checkpoint.manifest import find_latest, read_manifest
+    from mmtrain.checkpoint.save import load_tensors
+    from mmtrain.data.stream import open_tokenizer
+    from mmtrain.engine.build import build_evaluation, build_model, join, open_heldout
+    from mmtrain.engine.evaluation import score
+    from mmtrain.monitor.folder import RunFolder
+    from mmtrain.parallel.groups import stop
+
+    folder = find_latest(run_dir / "checkpoints")
+    manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
+    manifest.refuse_other_tokenizer(tokenizer.sha256)
+    heldout = open_heldout(plan, tokenizer)
+    place = join(plan, launch)
+    model, slices = build_model(plan, place, tokenizer.num_pieces)
+    load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
+    report = score(model.to(place.device, place.dtype), build_evaluation(plan, place, heldout))
+    run = RunFolder(run_dir, writes=launch.rank == 0)
+    run.record_scores(manifest.step, report)
+    run.show_results(report)
+    run.close()
+    stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
