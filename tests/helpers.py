@@ -74,13 +74,14 @@ FIRST_WORD_ID = 5
 
 
 def made_batch(places: range, *, image_size: int = 16, max_text_length: int = 12, seed: int = 0) -> Any:
-    """A Batch of the samples at `places`: captions of 1 to max - 2 words, every 7th without image, every 11th without text."""
+    """A Batch of the samples at `places`: 1 to max - 2 words; every 7th is without image, every 11th without text."""
     import torch
 
     from mmtrain.records import IGNORED_LABEL, Batch
 
     rows = [_made_sample(place, image_size, max_text_length, seed) for place in places]
-    images, ids, masked, labels, lengths, has_image, has_text, draws = (list(column) for column in zip(*rows, strict=True))
+    columns = (list(column) for column in zip(*rows, strict=True))
+    images, ids, masked, labels, lengths, has_image, has_text, draws = columns
     assert IGNORED_LABEL < 0
     return Batch(
         images_BCHW=torch.stack(images),

@@ -16,7 +16,8 @@ def reports_of_every_stage(tp: int, dp: int, changes: dict[str, Any]) -> dict[in
     from mmtrain.parallel.launch import read_launch
 
     def plan(stage: int) -> Any:
-        sections = {"parallel": {"tp": tp}, "zero": {"stage": stage}, "train": {"micro_batch_size": LARGEST_BLOCK // dp}}
+        micro_batch_size = LARGEST_BLOCK // dp
+        sections = {"parallel": {"tp": tp}, "zero": {"stage": stage}, "train": {"micro_batch_size": micro_batch_size}}
         return tiny_plan(**{**sections, **changes})
 
     place = join(plan(3), read_launch())

@@ -41,7 +41,8 @@ def test_only_matrices_and_embeddings_decay(name: str, shape: tuple[int, ...], w
 
 
 def test_the_optimizer_has_one_group_with_decay_and_one_without() -> None:
-    named = [("linear.weight", torch.nn.Parameter(torch.ones(2, 2))), ("linear.bias", torch.nn.Parameter(torch.ones(2)))]
+    linear = torch.nn.Linear(2, 2)
+    named = [("linear.weight", linear.weight), ("linear.bias", linear.bias)]
     first, second = build_optimizer(named, TrainConfig(weight_decay=0.3)).param_groups
     assert (first["weight_decay"], second["weight_decay"]) == (0.3, 0.0)
     assert first["params"][0].shape == (2, 2) and second["params"][0].shape == (2,)
