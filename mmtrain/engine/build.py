@@ -11,6 +11,7 @@ from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.zero import ZeroEngine
+from mmtrain.model.depth import layers_of
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
@@ -74,7 +75,7 @@ def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionL
     """The model with its first weights, the same on every layout, and which part of each weight this rank has."""
     model = VisionLanguageModel(plan, padded_vocab_size(num_pieces))
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
-    initialize(model, slices, seed=plan.seed, std=plan.model.init_std)
+    initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
     return model, slices
 
 

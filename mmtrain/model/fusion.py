@@ -7,14 +7,16 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import ImageContext, Norm, Stack
+from mmtrain.model.depth import Part
+from mmtrain.model.layers import ImageContext, Norm, Stack, gathered, spread
 
 
 class FusionEntry(torch.nn.Module):
     """Bring both towers' tokens to the fusion width, and put one learned token where there is no image."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig) -> None:
         super().__init__()
+        self.config = config
         self.image = _to_width(model.vision_width, model.hidden_size)
         self.text = _to_width(model.text_width, model.hidden_size)
         self.no_image = torch.nn.Parameter(torch.zeros(model.hidden_size))
@@ -22,23 +24,28 @@ class FusionEntry(torch.nn.Module):
     def forward(
         self, image_SBH: torch.Tensor, text_TRH: torch.Tensor, has_image_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens_SBH = self.image(image_SBH)
+        tokens_SBH = gathered(image_SBH, self.config)
+        if self.image is not None:
+            tokens_SBH = self.image(tokens_SBH)
+        if self.text is not None:
+            text_TRH = spread(self.text(gathered(text_TRH, self.config)), self.config)
         first_1BH = torch.where(has_image_B[None, :, None], tokens_SBH[:1], self.no_image.to(tokens_SBH.dtype))
-        return torch.cat([first_1BH, tokens_SBH[1:]]), self.text(text_TRH)
+        return spread(torch.cat([first_1BH, tokens_SBH[1:]]), self.config), text_TRH
 
 
-def _to_width(own: int, wanted: int) -> torch.nn.Module:
-    return torch.nn.Identity() if own == wanted else torch.nn.Linear(own, wanted)
+def _to_width(own: int, wanted: int) -> torch.nn.Linear | None:
+    return None if own == wanted else torch.nn.Linear(own, wanted)
 
 
 class Fusion(torch.nn.Module):
-    """Text rows [T, R, text width] and image tokens [S, B, vision width] -> fused tokens [T, R, H]."""
+    """Text rows [T, R, width] and image tokens [S, B, width] -> fused tokens [T, R, H]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_image_tokens: int) -> None:
         super().__init__()
-        self.entry = FusionEntry(model)
-        self.stack = Stack(config, with_images=True, recompute=model.recompute.fusion == "full")
-        self.final_norm = Norm(config, model.hidden_size, model.norm_epsilon)
+        self.num_real, self.num_image_tokens = model.num_patches + 1, num_image_tokens
+        self.entry = FusionEntry(model, config) if part.begins("fusion") else None
+        self.stack = Stack(config, part.layers("fusion"), with_images=True, recompute=model.recompute.fusion == "full")
+        self.final_norm = Norm(config, model.hidden_size, model.norm_epsilon) if part.ends("fusion") else None
 
     def forward(
         self,
@@ -46,16 +53,15 @@ class Fusion(torch.nn.Module):
         text_TRH: torch.Tensor,
         mask_R1TT: torch.Tensor,
         row_image_R: torch.Tensor,
-        has_image_B: torch.Tensor,
-        all_images: bool,
+        images_mask_R11S: torch.Tensor | None,
     ) -> torch.Tensor:
-        tokens_SBH, text_TRH = self.entry(image_SBH, text_TRH, has_image_B)
-        images_mask_R11S = None if all_images else _image_mask(has_image_B, row_image_R, tokens_SBH.shape[0])
-        context = ImageContext(tokens_SBH, row_image_R)
-        return self.final_norm(self.stack(text_TRH, mask_R1TT, context, images_mask_R11S))
+        tokens_TRH = self.stack(text_TRH, mask_R1TT, ImageContext(image_SBH, row_image_R), images_mask_R11S)
+        return tokens_TRH if self.final_norm is None else self.final_norm(tokens_TRH)
 
-
-def _image_mask(has_image_B: torch.Tensor, row_image_R: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """[R, 1, 1, S]: every token where there is an image, else only the first, which stands for its absence."""
-    is_first_S = torch.arange(num_tokens, device=has_image_B.device) == 0
-    return (has_image_B[:, None] | is_first_S)[row_image_R][:, None, None, :]
+    def image_mask(self, has_image_B: torch.Tensor, row_image_R: torch.Tensor, all_images: bool) -> torch.Tensor | None:
+        """[R, 1, 1, S]: the real tokens where there is an image, else the first, which stands for its absence."""
+        if all_images and self.num_image_tokens == self.num_real:
+            return None
+        place_S = torch.arange(self.num_image_tokens, device=has_image_B.device)
+        seen_BS = (place_S == 0) | (has_image_B[:, None] & (place_S < self.num_real))
+        return seen_BS[row_image_R][:, None, None, :]

@@ -5,11 +5,18 @@ Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size o
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+    scatter_to_sequence_parallel_region,
+)
 from megatron.core.transformer.attention import (
     CrossAttention,
     CrossAttentionSubmodules,
@@ -25,9 +32,9 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from torch.utils.checkpoint import checkpoint
 
 from mmtrain.config.check import inner_width
-from mmtrain.config.schema import ModelConfig
+from mmtrain.config.schema import ModelConfig, ParallelConfig
 
-type_of_output = tuple[torch.Tensor, torch.Tensor | None]
+OutputAndBias = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,28 @@ class Norm(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(hidden_size))
         self.bias = torch.nn.Parameter(torch.zeros(hidden_size))
-        self.eps = eps
+        self.eps, self.meets_part = eps, config.sequence_parallel
 
     def forward(self, hidden_SBH: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(hidden_SBH, self.weight.shape, self.weight, self.bias, self.eps)
+        weight, bias = (_met_by_part(param, self.meets_part) for param in (self.weight, self.bias))
+        return F.layer_norm(hidden_SBH, weight.shape, weight, bias, self.eps)
+
+
+def _met_by_part(param: torch.Tensor, meets_part: bool) -> torch.Tensor:
+    """A replicated parameter; where this rank's tokens are only a part, its gradient is the sum over the ranks'."""
+    return copy_to_tensor_model_parallel_region(param) if meets_part else param
+
+
+def spread(tokens_SBH: torch.Tensor, config: TransformerConfig) -> torch.Tensor:
+    """Under sequence parallelism this rank's part of the tokens (S must divide by tp), else all of them."""
+    return scatter_to_sequence_parallel_region(tokens_SBH) if config.sequence_parallel else tokens_SBH
+
+
+def gathered(part_SBH: torch.Tensor, config: TransformerConfig) -> torch.Tensor:
+    """All tokens again, for what every rank computes alike."""
+    if not config.sequence_parallel:
+        return part_SBH
+    return gather_from_sequence_parallel_region(part_SBH, tensor_parallel_output_grad=False)
 
 
 class FusedDotProductAttention(torch.nn.Module):
@@ -87,14 +112,17 @@ class SharedImageAttention(CrossAttention):
         return query, key.index_select(1, rows), value.index_select(1, rows)
 
 
-def _add(training: bool, fused: bool) -> Callable[[type_of_output, torch.Tensor, float], torch.Tensor]:
+def _residual(meets_part: bool) -> Callable[..., Callable[[OutputAndBias, torch.Tensor, float], torch.Tensor]]:
     """The residual slot: bias and residual, no dropout, since nothing random may depend on the layout."""
 
-    def add(output_and_bias: type_of_output, residual_SBH: torch.Tensor, _: float) -> torch.Tensor:
+    def add(output_and_bias: OutputAndBias, residual_SBH: torch.Tensor, _: float) -> torch.Tensor:
         output_SBH, bias_H = output_and_bias
-        return residual_SBH + (output_SBH if bias_H is None else output_SBH + bias_H)
+        return residual_SBH + output_SBH + _met_by_part(bias_H, meets_part)
 
-    return add
+    def slot(training: bool, fused: bool) -> Callable[[OutputAndBias, torch.Tensor, float], torch.Tensor]:
+        return add
+
+    return slot
 
 
 def _self_attention() -> ModuleSpec:
@@ -120,21 +148,22 @@ def _cross_attention() -> ModuleSpec:
     )
 
 
-def _layer_spec(with_images: bool) -> ModuleSpec:
+def _layer_spec(with_images: bool, sequence_parallel: bool) -> ModuleSpec:
+    add = _residual(sequence_parallel)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
             input_layernorm=Norm,
             self_attention=_self_attention(),
-            self_attn_bda=_add,
+            self_attn_bda=add,
             pre_cross_attn_layernorm=Norm if with_images else IdentityOp,
             cross_attention=_cross_attention() if with_images else IdentityOp,
-            cross_attn_bda=_add if with_images else IdentityFuncOp,
+            cross_attn_bda=add if with_images else IdentityFuncOp,
             pre_mlp_layernorm=Norm,
             mlp=ModuleSpec(
                 module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
             ),
-            mlp_bda=_add,
+            mlp_bda=add,
         ),
     )
 
@@ -144,7 +173,7 @@ def _left_empty(weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
-def stack_config(model: ModelConfig, width: int, num_layers: int, tp: int) -> TransformerConfig:
+def stack_config(model: ModelConfig, parallel: ParallelConfig, width: int, num_layers: int) -> TransformerConfig:
     """megatron's description of one stack of `num_layers` layers of `width`."""
     return TransformerConfig(
         num_layers=num_layers,
@@ -153,7 +182,8 @@ def stack_config(model: ModelConfig, width: int, num_layers: int, tp: int) -> Tr
         kv_channels=model.head_size,
         ffn_hidden_size=inner_width(width, model.mlp_ratio),
         layernorm_epsilon=model.norm_epsilon,
-        tensor_model_parallel_size=tp,
+        tensor_model_parallel_size=parallel.tp,
+        sequence_parallel=parallel.sequence_parallel,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bias_dropout_fusion=False,
@@ -170,14 +200,15 @@ def stack_config(model: ModelConfig, width: int, num_layers: int, tp: int) -> Tr
 class Stack(torch.nn.Module):
     """Pre-norm transformer layers (Xiong et al. 2020), their activations kept, or computed again where `recompute`."""
 
-    def __init__(self, config: TransformerConfig, *, with_images: bool, recompute: bool) -> None:
+    def __init__(self, config: TransformerConfig, layers: range, *, with_images: bool, recompute: bool) -> None:
         super().__init__()
-        spec = _layer_spec(with_images)
-        self.layers = torch.nn.ModuleList(
-            TransformerLayer(config, spec.submodules, layer_number=number + 1) for number in range(config.num_layers)
+        spec = _layer_spec(with_images, config.sequence_parallel)
+        # Named by their numbers in the whole stack, so that a weight has one name whichever stage holds it.
+        self.layers = torch.nn.ModuleDict(
+            {str(number): TransformerLayer(config, spec.submodules, layer_number=number + 1) for number in layers}
         )
         self.recompute = recompute
-        for layer in self.layers:
+        for layer in self.layers.values():
             # megatron turns gradients on around every residual sum, also inside no_grad, where it would keep a graph
             layer.bias_dropout_add_exec_handler = contextlib.nullcontext
 
@@ -189,7 +220,7 @@ class Stack(torch.nn.Module):
         images_mask_R11S: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[S, B, H] -> [S, B, H]. Masks are True where a query may look; None lets it look everywhere."""
-        for layer in self.layers:
+        for layer in self.layers.values():
             step = self._recomputed if self.recompute and torch.is_grad_enabled() else self._kept
             hidden_SBH = step(layer, hidden_SBH, mask_B1SS, images, images_mask_R11S)
         return hidden_SBH
@@ -229,7 +260,8 @@ def token_embedding(vocab_size: int, width: int, config: TransformerConfig) -> V
 
 
 def vocabulary_head(width: int, vocab_size: int, config: TransformerConfig) -> ColumnParallelLinear:
-    """[N, H] -> this rank's part of the logits [N, V / tp]."""
+    """[N, H], the same on every tensor-parallel rank -> this rank's part of the logits [N, V / tp]."""
+    config = replace(config, sequence_parallel=False)
     return ColumnParallelLinear(
         width, vocab_size, config=config, init_method=_left_empty, bias=True, gather_output=False
     )

@@ -7,7 +7,8 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import Norm, Stack, token_embedding
+from mmtrain.model.depth import Part
+from mmtrain.model.layers import Norm, Stack, spread, token_embedding
 
 
 class TextEmbedding(torch.nn.Module):
@@ -23,13 +24,18 @@ class TextEmbedding(torch.nn.Module):
 
 
 class TextTower(torch.nn.Module):
-    """Ids [Y, T] and what each position may look at [Y, 1, T, T] -> text tokens [T, Y, text width]."""
+    """Ids [Y, T], or the tokens of an earlier stage, and what each may look at [Y, 1, T, T] -> tokens [T, Y, width]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig, vocab_size: int) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, vocab_size: int) -> None:
         super().__init__()
-        self.embedding = TextEmbedding(model, config, vocab_size)
-        self.stack = Stack(config, with_images=False, recompute=model.recompute.text == "full")
-        self.final_norm = Norm(config, model.text_width, model.norm_epsilon)
+        self.config = config
+        self.embedding = TextEmbedding(model, config, vocab_size) if part.begins("text") else None
+        self.stack = Stack(config, part.layers("text"), with_images=False, recompute=model.recompute.text == "full")
+        self.final_norm = Norm(config, model.text_width, model.norm_epsilon) if part.ends("text") else None
 
-    def forward(self, ids_YT: torch.Tensor, mask_Y1TT: torch.Tensor) -> torch.Tensor:
-        return self.final_norm(self.stack(self.embedding(ids_YT), mask_Y1TT))
+    def forward(self, ids_or_tokens: torch.Tensor, mask_Y1TT: torch.Tensor) -> torch.Tensor:
+        tokens_TYH = ids_or_tokens
+        if self.embedding is not None:
+            tokens_TYH = spread(self.embedding(ids_or_tokens), self.config)
+        tokens_TYH = self.stack(tokens_TYH, mask_Y1TT)
+        return tokens_TYH if self.final_norm is None else self.final_norm(tokens_TYH)

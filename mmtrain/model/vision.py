@@ -7,18 +7,25 @@ import torch
 import torch.nn.functional as F
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import Norm, Stack
+from mmtrain.config.schema import ModelConfig, ParallelConfig
+from mmtrain.model.depth import Part
+from mmtrain.model.layers import Norm, Stack, spread
 
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 
 
-class PatchEmbedding(torch.nn.Module):
-    """uint8 pixels [B, 3, H, W] -> tokens [S, B, width], [CLS] first, learned positions added."""
+def num_image_tokens(model: ModelConfig, parallel: ParallelConfig) -> int:
+    """[CLS], the patches, and under sequence parallelism what fills them up to a multiple of tp."""
+    real, unit = model.num_patches + 1, parallel.tp if parallel.sequence_parallel else 1
+    return -(-real // unit) * unit
 
-    def __init__(self, model: ModelConfig) -> None:
+
+class PatchEmbedding(torch.nn.Module):
+    """uint8 pixels [B, 3, H, W] -> tokens [S, B, width]: [CLS], patches, zeros up to `num_tokens`; positions added."""
+
+    def __init__(self, model: ModelConfig, num_tokens: int) -> None:
         super().__init__()
-        self.patch_size = model.patch_size
+        self.patch_size, self.num_fillers = model.patch_size, num_tokens - model.num_patches - 1
         self.patches = torch.nn.Linear(3 * model.patch_size**2, model.vision_width)
         self.cls = torch.nn.Parameter(torch.zeros(model.vision_width))
         self.positions = torch.nn.Parameter(torch.zeros(model.num_patches + 1, model.vision_width))
@@ -28,17 +35,28 @@ class PatchEmbedding(torch.nn.Module):
         patches_BPN = F.unfold(pixels_BCHW, kernel_size=self.patch_size, stride=self.patch_size)
         tokens_NBH = self.patches(patches_BPN.permute(2, 0, 1))
         cls_1BH = self.cls.expand(1, tokens_NBH.shape[1], -1)
-        return torch.cat([cls_1BH, tokens_NBH]) + self.positions[:, None]
+        tokens_SBH = torch.cat([cls_1BH, tokens_NBH]) + self.positions[:, None]
+        return F.pad(tokens_SBH, (0, 0, 0, 0, 0, self.num_fillers)) if self.num_fillers else tokens_SBH
 
 
 class VisionTower(torch.nn.Module):
-    """Images [B, 3, H, W] -> image tokens [S, B, vision width]."""
+    """Images [B, 3, H, W], or the tokens of an earlier stage -> image tokens [S, B, vision width]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_tokens: int) -> None:
         super().__init__()
-        self.embedding = PatchEmbedding(model)
-        self.stack = Stack(config, with_images=False, recompute=model.recompute.vision == "full")
-        self.final_norm = Norm(config, model.vision_width, model.norm_epsilon)
+        self.config, self.num_real, self.num_tokens = config, model.num_patches + 1, num_tokens
+        self.embedding = PatchEmbedding(model, num_tokens) if part.begins("vision") else None
+        self.stack = Stack(config, part.layers("vision"), with_images=False, recompute=model.recompute.vision == "full")
+        self.final_norm = Norm(config, model.vision_width, model.norm_epsilon) if part.ends("vision") else None
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.final_norm(self.stack(self.embedding(images_BCHW)))
+    def forward(self, images_or_tokens: torch.Tensor) -> torch.Tensor:
+        tokens_SBH = images_or_tokens
+        if self.embedding is not None:
+            tokens_SBH = spread(self.embedding(images_or_tokens), self.config)
+        tokens_SBH = self.stack(tokens_SBH, self._mask(tokens_SBH.device))
+        return tokens_SBH if self.final_norm is None else self.final_norm(tokens_SBH)
+
+    def _mask(self, device: torch.device) -> torch.Tensor | None:
+        if self.num_tokens == self.num_real:
+            return None
+        return (torch.arange(self.num_tokens, device=device) < self.num_real)[None, None, None]

@@ -1,4 +1,4 @@
-"""The whole model: two towers, the fusion, the heads. Reads `Rows`, returns `Features`.
+"""The whole model, or the part of it that one pipeline stage holds: two towers, the fusion, the heads.
 
 Axes: B samples, T text positions, S image tokens, Y rows of the text stack, R rows of the fusion stack.
 """
@@ -6,92 +6,104 @@ Axes: B samples, T text positions, S image tokens, Y rows of the text stack, R r
 import torch
 
 from mmtrain.config.schema import RunConfig
+from mmtrain.model.depth import Part
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
-from mmtrain.model.layers import stack_config
+from mmtrain.model.layers import gathered, stack_config
+from mmtrain.model.packet import Flow, PacketShape
 from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
 from mmtrain.model.text import TextTower
-from mmtrain.model.vision import VisionTower
+from mmtrain.model.vision import VisionTower, num_image_tokens
 from mmtrain.records import Features
 
 TEXT_OF_FUSION = {"positive": "clean", "negative_image": "clean", "negative_text": "clean"}  # the others read their own
+MATCHED_KINDS = ("positive", "negative_image", "negative_text")
+assert set(TEXT_OF_FUSION) < set(FUSION_KINDS)
 
 
 class VisionLanguageModel(torch.nn.Module):
     """One straight pass: every stack runs once over all rows that the objectives asked for.
 
-    `vocab_size` is the padded one, which tensor parallelism divides.
+    `vocab_size` is the padded one, which tensor parallelism divides; `part` the layers that are here, all by default.
     """
 
-    def __init__(self, plan: RunConfig, vocab_size: int) -> None:
+    def __init__(self, plan: RunConfig, vocab_size: int, part: Part | None = None) -> None:
         super().__init__()
-        model, tp = plan.model, plan.parallel.tp
-        fusion_config = stack_config(model, model.hidden_size, model.fusion_layers, tp)
-        text_config = stack_config(model, model.text_width, model.text_layers, tp)
-        self.vision = VisionTower(model, stack_config(model, model.vision_width, model.vision_layers, tp))
-        self.text = TextTower(model, text_config, vocab_size)
-        self.fusion = Fusion(model, fusion_config)
-        self.contrast = ContrastHead(model, plan.itc)
-        self.match = MatchHead(model)
-        self.token = TokenHead(model, fusion_config, vocab_size)
-        self.pool_size = plan.itm.pool_size
+        model, parallel = plan.model, plan.parallel
+        self.part = part = part or Part.whole(model)
+        self.model, self.pool_size = model, plan.itm.pool_size
+        self.unit = parallel.tp if parallel.sequence_parallel else 1
+        self.num_image_tokens = num_image_tokens(model, parallel)
+        widths = {"vision": model.vision_width, "text": model.text_width, "fusion": model.hidden_size}
+        sizes = dict(zip(widths, part.sizes, strict=True))
+        configs = {name: stack_config(model, parallel, width, sizes[name]) for name, width in widths.items()}
+        self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
+        self.vision = self.text = self.contrast = self.fusion = self.match = self.token = None
+        if part.layers("vision"):
+            self.vision = VisionTower(model, self.vision_config, part, self.num_image_tokens)
+        if part.layers("text"):
+            self.text = TextTower(model, self.text_config, part, vocab_size)
+        if part.ends("text"):
+            self.contrast = ContrastHead(model, plan.itc)
+        if part.layers("fusion"):
+            self.fusion = Fusion(model, self.fusion_config, part, self.num_image_tokens)
+        if part.is_last:
+            self.match = MatchHead(model)
+            self.token = TokenHead(model, self.fusion_config, vocab_size)
 
-    def forward(self, rows: Rows) -> Features:
-        """Everything the objectives read; what nobody asked for is absent."""
-        layout = rows.layout
-        image_SBH = self.vision(rows.images_BCHW)
-        texts = _by_kind(self.text(rows.text_ids_YT, rows.text_mask_Y1TT), layout.text, dim=1)
-        masks = _by_kind(rows.text_mask_Y1TT, layout.text, dim=0)
-        features = Features()
+    def packet_shape(self, rows: Rows) -> PacketShape:
+        """How this micro-batch travels between stages."""
+        return PacketShape(self.model, rows.layout, self.num_image_tokens, rows.text_ids_YT.shape[1], self.unit)
+
+    def forward(self, rows: Rows, packet_LBW: torch.Tensor | None = None) -> Features | torch.Tensor:
+        """Features from the last stage, with everything the objectives read; from the others the packet [L, B, W]."""
+        shape = self.packet_shape(rows)
+        flow = Flow() if packet_LBW is None else shape.unpack(packet_LBW, self.part.start)
+        if self.vision is not None:
+            flow.image_SBH = self.vision(rows.images_BCHW if self.vision.embedding is not None else flow.image_SBH)
+        if self.text is not None and rows.layout.text:
+            tokens = rows.text_ids_YT if self.text.embedding is not None else flow.text_TRH
+            flow.text_TRH = self.text(tokens, rows.text_mask_Y1TT)
+        if self.contrast is not None and "clean" in rows.layout.text:
+            flow.features = self._compare(flow, rows)
+        if self.fusion is not None and rows.layout.fusion:
+            flow = self._fuse(flow, rows)
+        if self.part.is_last:
+            return flow.features | (self._read(flow, rows) if rows.layout.fusion else Features())
+        return shape.pack(flow, self.part.stop, next(self.parameters()).dtype)
+
+    def _compare(self, flow: Flow, rows: Rows) -> Features:
+        cls_BH = gathered(flow.image_SBH, self.vision_config)[0]
+        num_samples = cls_BH.shape[0]
+        clean_BH = gathered(flow.text_TRH[:, :num_samples], self.text_config)[0]  # the first of the kinds
+        assert rows.layout.text[0] == "clean"
+        image_BE, text_BE, temperature = self.contrast(cls_BH, clean_BH)
+        # As they would come out of a packet, so that the loss and the negatives are the same with and without stages.
+        image_BE, text_BE, temperature = (part.to(cls_BH.dtype).float() for part in (image_BE, text_BE, temperature))
+        return Features(image_BE=image_BE, text_BE=text_BE, temperature=temperature)
+
+    def _fuse(self, flow: Flow, rows: Rows) -> Flow:
+        layout, own_B = rows.layout, torch.arange(rows.has_pair_B.shape[0], device=rows.has_pair_B.device)
         negatives = None
-        if "clean" in layout.text:
-            features["image_BE"], features["text_BE"], features["temperature"] = self.contrast(
-                image_SBH[0], texts["clean"][0]
-            )
-            if layout.has_negatives:
-                negatives = draw_negatives(
-                    features["image_BE"], features["text_BE"], features["temperature"], rows, self.pool_size
-                )
-                features["has_negative_B"] = negatives.has_B
-        if layout.fusion:
-            fused = self._fuse(image_SBH, texts, masks, rows, negatives)
-            features |= self._read(fused, rows)
-        return features
+        if layout.has_negatives:
+            found = flow.features
+            negatives = draw_negatives(found["image_BE"], found["text_BE"], found["temperature"], rows, self.pool_size)
+            flow.features = flow.features | Features(has_negative_B=negatives.has_B)
+        masks = _by_kind(rows.text_mask_Y1TT, layout.text, dim=0)
+        mask_R1TT = torch.cat([_text_of(masks, kind, negatives, dim=0) for kind in layout.fusion])
+        row_image_R = torch.cat([negatives.image_B if kind == "negative_image" else own_B for kind in layout.fusion])
+        images_mask = self.fusion.image_mask(rows.has_image_B, row_image_R, rows.all_images)
+        if self.fusion.entry is not None:
+            texts = _by_kind(flow.text_TRH, layout.text, dim=1)
+            text_TRH = torch.cat([_text_of(texts, kind, negatives, dim=1) for kind in layout.fusion], dim=1)
+            flow.image_SBH, flow.text_TRH = self.fusion.entry(flow.image_SBH, text_TRH, rows.has_image_B)
+        flow.text_TRH = self.fusion(flow.image_SBH, flow.text_TRH, mask_R1TT, row_image_R, images_mask)
+        return flow
 
-    def _fuse(
-        self,
-        image_SBH: torch.Tensor,
-        texts: dict[str, torch.Tensor],
-        masks: dict[str, torch.Tensor],
-        rows: Rows,
-        negatives: Negatives | None,
-    ) -> dict[str, torch.Tensor]:
-        own_B = torch.arange(image_SBH.shape[1], device=image_SBH.device)
-        text_parts, mask_parts, image_parts = [], [], []
-        for kind in rows.layout.fusion:
-            text_kind = TEXT_OF_FUSION.get(kind, kind)
-            text_TBH, mask_B1TT, image_B = texts[text_kind], masks[text_kind], own_B
-            if kind == "negative_image":
-                image_B = negatives.image_B
-            if kind == "negative_text":
-                text_TBH = text_TBH.index_select(1, negatives.text_B)
-                mask_B1TT = mask_B1TT.index_select(0, negatives.text_B)
-            text_parts.append(text_TBH)
-            mask_parts.append(mask_B1TT)
-            image_parts.append(image_B)
-        fused_TRH = self.fusion(
-            image_SBH,
-            torch.cat(text_parts, dim=1),
-            torch.cat(mask_parts),
-            torch.cat(image_parts),
-            rows.has_image_B,
-            rows.all_images,
-        )
-        return _by_kind(fused_TRH, rows.layout.fusion, dim=1)
-
-    def _read(self, fused: dict[str, torch.Tensor], rows: Rows) -> Features:
+    def _read(self, flow: Flow, rows: Rows) -> Features:
+        fused = _by_kind(gathered(flow.text_TRH, self.fusion_config), rows.layout.fusion, dim=1)
         features = Features()
-        matched = [kind for kind in ("positive", "negative_image", "negative_text") if kind in fused]
+        matched = [kind for kind in MATCHED_KINDS if kind in fused]
         if matched:
             logits_R2 = self.match(torch.cat([fused[kind][0] for kind in matched]))
             features["match_logits"] = _by_kind(logits_R2, matched, dim=0)
@@ -105,7 +117,10 @@ class VisionLanguageModel(torch.nn.Module):
 
 
 def _by_kind(stacked: torch.Tensor, kinds: tuple[str, ...] | list[str], dim: int) -> dict[str, torch.Tensor]:
-    return dict(zip(kinds, stacked.chunk(len(kinds), dim=dim), strict=True)) if kinds else {}
+    return dict(zip(kinds, stacked.chunk(len(kinds), dim=dim), strict=True))
 
 
-assert set(TEXT_OF_FUSION) < set(FUSION_KINDS)
+def _text_of(by_text_kind: dict[str, torch.Tensor], kind: str, negatives: Negatives | None, dim: int) -> torch.Tensor:
+    """The text rows that a kind of fusion rows starts from."""
+    rows = by_text_kind[TEXT_OF_FUSION.get(kind, kind)]
+    return rows.index_select(dim, negatives.text_B) if kind == "negative_text" else rows

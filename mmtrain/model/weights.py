@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Mapping
 
 import torch
 
@@ -22,13 +23,15 @@ def _cut_dim(param: torch.nn.Parameter) -> int | None:
     return param.partition_dim if getattr(param, "tensor_model_parallel", False) else None
 
 
-def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, std: float) -> None:
+def initialize(
+    model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, std: float, depths: Mapping[str, int]
+) -> None:
     """Fill every parameter with a pure function of (seed, name), so that each layout starts from the same weights.
 
     Matrices, embeddings, positions and [CLS]: normal with `std`; matrices that write to the residual stream smaller by
-    the root of twice the stack's depth (Radford et al. 2019); norms 1; biases 0; the temperature as it stands.
+    the root of twice the stack's depth (Radford et al. 2019; `depths` are the layers of each whole stack); norms 1;
+    biases 0; the temperature as it stands.
     """
-    depths = _depths(model)
     for name, param in model.named_parameters():
         if name.endswith("log_temperature"):
             continue
@@ -40,13 +43,9 @@ def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, s
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
-            param.data.copy_(whole[place.index] * std * _residual_scale(name, depths))
+            param.data.copy_(whole[place.index] * std * _scale(name, depths))
 
 
-def _depths(model: torch.nn.Module) -> dict[str, int]:
-    return {name: len(part.stack.layers) for name, part in model.named_children() if hasattr(part, "stack")}
-
-
-def _residual_scale(name: str, depths: dict[str, int]) -> float:
+def _scale(name: str, depths: Mapping[str, int]) -> float:
     writes = name.endswith(("linear_proj.weight", "linear_fc2.weight"))
     return 1 / math.sqrt(2 * depths[name.split(".")[0]]) if writes else 1.0
