@@ -130,10 +130,25 @@ class MlmConfig(Frozen):
     mask_share: Share = 0.15  # of a caption's tokens; of them 80 % masked, 10 % random, 10 % kept
 
 
+class SetConfig(Frozen):
+    """One set of a blend."""
+
+    shards: tuple[str, ...]  # shard folders, tar files, patterns, URLs or pipe: commands
+    weight: Positive | None = None  # share of the samples drawn, relative to the other sets; unset: its size
+    modality: Literal["image_text", "text", "image"] = "image_text"  # what of each sample is read and must be there
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_place_is_a_list(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("shards"), str):
+            return given | {"shards": [given["shards"]]}
+        return given
+
+
 class DataConfig(Frozen):
     """Where samples come from and how they are read."""
 
-    train: tuple[str, ...] = ()  # shard folders, tar files or patterns
+    train: tuple[str | SetConfig, ...] = ()  # places of one set, or entries {shards, weight, modality} of a blend
     heldout: tuple[str, ...] = ()  # the same, never trained on
     tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
     num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
@@ -144,6 +159,16 @@ class DataConfig(Frozen):
     shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
     min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
     flip: bool = False  # mirror half of the images, never where the caption says left or right
+    color_jitter: Share = 0.0  # brightness, contrast and saturation change by up to this share
+    chunk_samples: Count = 64  # neighbours of a shard that stay together until the window: what is read in one go
+    window_chunks: Count = (
+        64  # chunks whose samples are mixed with each other; more mix better and are read less in order
+    )
+    tail: Literal["drop", "pad"] = "drop"  # an epoch's last samples that fill no global batch: listed, or padded up
+    cache_dir: Path | None = None  # local folder for what is read of remote shards; must be set where there are any
+    cache_bytes: Count = 64 * 2**30  # the most that folder may hold
+    read_retries: Amount = 4  # further tries, each after a longer pause, before a failing read is given up and named
+    read_timeout_seconds: Positive = 120.0  # a remote read that is slower has failed
 
     @model_validator(mode="before")
     @classmethod
@@ -151,9 +176,16 @@ class DataConfig(Frozen):
         if not isinstance(given, dict):
             return given
         return {
-            key: [value] if key in ("train", "heldout") and isinstance(value, str) else value
+            key: [value] if key in ("train", "heldout") and isinstance(value, (str, dict, SetConfig)) else value
             for key, value in given.items()
         }
+
+    @property
+    def sets(self) -> tuple[SetConfig, ...]:
+        """The sets that data.train names: plain places alone are one set, beside entries each is one of its own."""
+        if self.train and all(isinstance(place, str) for place in self.train):
+            return (SetConfig(shards=self.train),)
+        return tuple(place if isinstance(place, SetConfig) else SetConfig(shards=(place,)) for place in self.train)
 
 
 class EvalConfig(Frozen):
