@@ -12,15 +12,24 @@ from typing import BinaryIO
 BLOCK_BYTES = 512
 # Python's tarfile and GNU tar write these for plain files; "\0" is the mark of tars older than USTAR.
 REGULAR_KINDS = (b"0", b"\0", b"7")
+# Longer names and notes than any tool writes; the walk keeps them in memory.
+MAX_EXTENSION_BYTES = 1 << 20
+MAX_LENGTH_DIGITS = 20  # of a number written in decimals
 
 
 @dataclass(frozen=True)
 class Member:
-    """One regular file of a tar."""
+    """One entry of a tar."""
 
     name: str
     offset: int  # bytes from the start of the tar to its first byte
     size: int  # bytes
+    kind: bytes = b"0"  # the header's type flag
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it holds bytes of its own: no folder, link, device or pipe."""
+        return self.kind in REGULAR_KINDS and not self.name.endswith("/")
 
 
 class TarDamage(Exception):
@@ -33,6 +42,11 @@ class TarDamage(Exception):
 
 def tar_members(path: Path) -> Iterator[Member]:
     """The regular files of the tar at `path`, in order; TarDamage after the last whole one if the tar is damaged."""
+    return (member for member in tar_entries(path) if member.is_file)
+
+
+def tar_entries(path: Path) -> Iterator[Member]:
+    """As `tar_members`, with folders, links, devices and whatever else the tar holds."""
     with open(path, "rb") as tar:
         num_bytes = os.fstat(tar.fileno()).st_size
         yield from _walk(tar, num_bytes)
@@ -49,16 +63,16 @@ def _walk(tar: BinaryIO, num_bytes: int) -> Iterator[Member]:
         if not header.strip(b"\0"):
             return
         name, size, kind = _read_header(header, position)
-        name, size = extended.get("path", name), int(extended.get("size", size))
+        name, size = extended.get("path", name), _stated_size(extended, size)
         position += BLOCK_BYTES
         if position + size > num_bytes:
             raise TarDamage(f"is cut inside {name}: {size} bytes promised, {num_bytes - position} there", name)
         if kind in (b"L", b"x"):
+            if size > MAX_EXTENSION_BYTES:
+                raise TarDamage(f"holds an extended header of {size} bytes, at most {MAX_EXTENSION_BYTES} are read")
             extended = extended | _extension(kind, tar.read(size))
-        elif kind in REGULAR_KINDS and not name.endswith("/"):
-            yield Member(name, position, size)
-            extended = {}
         elif kind not in (b"g", b"K"):
+            yield Member(name, position, size, kind)
             extended = {}
         position += -(-size // BLOCK_BYTES) * BLOCK_BYTES
         tar.seek(position)
@@ -70,7 +84,7 @@ def _read_header(header: bytes, position: int) -> tuple[str, int, bytes]:
         size = _number(header[124:136])
     except ValueError as error:
         raise TarDamage(f"holds no tar header at byte {position}") from error
-    if stated != sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
+    if size < 0 or stated != sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
         raise TarDamage(f"holds a damaged header at byte {position}")
     name = _text(header[:100])
     # Only POSIX tars keep a prefix there; GNU ones ("ustar  ") keep times in the same bytes.
@@ -93,12 +107,21 @@ def _extension(kind: bytes, content: bytes) -> dict[str, str]:
     """What a GNU long name or a POSIX extended header says of the member behind it."""
     if kind == b"L":
         return {"path": _text(content)}
-    said = {}
-    while content:
-        digits, _, _ = content.partition(b" ")
-        if not digits.isdigit() or int(digits) <= len(digits):
+    said, start = {}, 0
+    while start < len(content):
+        digits, space, _ = content[start : start + MAX_LENGTH_DIGITS + 1].partition(b" ")
+        if not space or not digits.isdigit() or int(digits) <= len(digits):
             raise TarDamage("holds a damaged extended header")
-        key, _, value = content[len(digits) + 1 : int(digits) - 1].partition(b"=")
-        said[key.decode()] = value.decode("utf-8", "surrogateescape")
-        content = content[int(digits) :]
-    return {key: said[key] for key in ("path", "size") if key in said}
+        key, _, value = content[start + len(digits) + 1 : start + int(digits) - 1].partition(b"=")
+        if key in (b"path", b"size"):
+            said[key.decode()] = value.decode("utf-8", "surrogateescape")
+        start += int(digits)
+    return said
+
+
+def _stated_size(extended: dict[str, str], size: int) -> int:
+    """The size in bytes, from the extended header where that has one."""
+    stated = extended.get("size", str(size))
+    if not (stated.isascii() and stated.isdigit() and len(stated) <= MAX_LENGTH_DIGITS):
+        raise TarDamage(f"holds an extended header with the size {stated[:MAX_LENGTH_DIGITS]!r}")
+    return int(stated)
