@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be scored as asked."""
     parser = argparse.ArgumentParser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
     parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
     words = parser.parse_args(argv)
     launch = read_launch()
@@ -48,8 +46,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     from mmtrain.checkpoint.manifest import find_latest, read_manifest
     from mmtrain.checkpoint.save import load_tensors
     from mmtrain.data.stream import open_tokenizer
-    from mmtrain.engine.build import build_evaluation, build_model, join, open_heldout
-    from mmtrain.engine.evaluation import score
+    from mmtrain.engine.build import build_evaluation, build_model, build_passes, join, open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.groups import stop
 
@@ -60,7 +57,8 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     place = join(plan, launch)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
-    report = score(model.to(place.device, place.dtype), build_evaluation(plan, place, heldout))
+    passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
+    report = build_evaluation(plan, place, heldout).run(passes)
     run = RunFolder(run_dir, writes=launch.rank == 0)
     run.record_scores(manifest.step, report)
     run.show_results(report)

@@ -47,6 +47,10 @@ class ZeroConfig(Frozen):
     """What the data-parallel ranks keep a part of."""
 
     stage: Literal[1, 2, 3] = 3  # 1: optimizer states, 2: and gradients, 3: and weights
+    # Stage 3 gathers weights for each use and lets them go (least memory), or once a step (least traffic; a rank then
+    # holds its stage's whole weights and gradients). auto: per_use with one pipeline stage, else per_step.
+    gather: Literal["per_step", "per_use", "auto"] = "auto"
+    grad_accumulation: Literal["fp32", "bf16"] = "fp32"  # the type in which micro-batches' gradients add up
 
 
 class RecomputeConfig(Frozen):
@@ -113,6 +117,7 @@ class LossConfig(Frozen):
 class ItcConfig(Frozen):
     """Image-text contrast."""
 
+    negatives: Literal["micro_batch", "global_batch"] = "micro_batch"  # which samples a pair is told from
     initial_temperature: Positive = 0.07
     min_temperature: Positive = 0.01  # the learned temperature is kept between these two
     max_temperature: Positive = 0.5
@@ -161,9 +166,7 @@ class DataConfig(Frozen):
     flip: bool = False  # mirror half of the images, never where the caption says left or right
     color_jitter: Share = 0.0  # brightness, contrast and saturation change by up to this share
     chunk_samples: Count = 64  # neighbours of a shard that stay together until the window: what is read in one go
-    window_chunks: Count = (
-        64  # chunks whose samples are mixed with each other; more mix better and are read less in order
-    )
+    window_chunks: Count = 64  # chunks whose samples are mixed with each other; fewer are read more in order
     tail: Literal["drop", "pad"] = "drop"  # an epoch's last samples that fill no global batch: listed, or padded up
     cache_dir: Path | None = None  # local folder for what is read of remote shards; must be set where there are any
     cache_bytes: Count = 64 * 2**30  # the most that folder may hold
@@ -196,6 +199,13 @@ class EvalConfig(Frozen):
     num_pictures: Amount = 8  # held-out images shown with the captions they retrieve
 
 
+class InvariantsConfig(Frozen):
+    """Checks that every rank agrees: same step and config, equal replicas, equal negatives, finite gradients."""
+
+    first_steps: Amount = 2  # how many steps are checked
+    every_step: bool = False  # check all of them
+
+
 class CheckpointConfig(Frozen):
     """What is kept of the run."""
 
@@ -219,3 +229,4 @@ class RunConfig(Frozen):
     data: DataConfig = DataConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    invariants: InvariantsConfig = InvariantsConfig()

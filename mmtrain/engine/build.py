@@ -1,7 +1,9 @@
 """Put a run together on this rank: data, groups, model, objectives, engine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,8 +12,11 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.evaluation import Evaluation
-from mmtrain.engine.zero import ZeroEngine
-from mmtrain.model.depth import layers_of
+from mmtrain.engine.passes import Passes, StraightPasses
+from mmtrain.engine.pipeline import PipelinePasses
+from mmtrain.engine.stages import stage_layers
+from mmtrain.engine.zero import ZeroEngine, open_deepspeed
+from mmtrain.model.depth import Part, layers_of
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
@@ -51,6 +56,7 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         seed=plan.seed,
         dp=grid.dp,
         dp_rank=grid.coord(launch.rank).dp,
+        trim=grid.pp == 1,  # stages exchange packets of one shape
         tokenizer=tokenizer,
     )
 
@@ -72,8 +78,10 @@ def join(plan: RunConfig, launch: Launch) -> Place:
 
 
 def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionLanguageModel, dict[str, Slice]]:
-    """The model with its first weights, the same on every layout, and which part of each weight this rank has."""
-    model = VisionLanguageModel(plan, padded_vocab_size(num_pieces))
+    """This stage's part of the model with its first weights, the same on every layout, and which part of each it has."""
+    vocab_size = padded_vocab_size(num_pieces)
+    part = Part.cut(plan.model, stage_layers(plan, vocab_size), place.groups.coord.pp)
+    model = VisionLanguageModel(plan, vocab_size, part)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
     return model, slices
@@ -83,24 +91,32 @@ def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> 
     """How the run's held-out split is scored."""
     if heldout is None:
         return None
-    layout = Layout.of(Mixture(plan.loss, place.groups.data).rows)
+    layout = Layout.of(Mixture(plan.loss, plan.itc, place.groups.data).rows)
     return Evaluation(heldout, layout, place.groups, place.device, plan.train.micro_batch_size, plan.eval.num_pictures)
 
 
 def build_engine(plan: RunConfig, place: Place, *, num_pieces: int, evaluation: Evaluation | None = None) -> ZeroEngine:
     """The engine of `plan`, ready for its first step."""
     model, slices = build_model(plan, place, num_pieces)
+    engine = open_deepspeed(plan, model, place.groups, place.device, place.dtype)
     return ZeroEngine(
         plan,
-        model,
-        Mixture(plan.loss, place.groups.data),
+        engine,
+        build_passes(plan, place, engine, model),
+        Mixture(plan.loss, plan.itc, place.groups.data),
         place.groups,
         slices,
         device=place.device,
-        dtype=place.dtype,
         vocab_size=padded_vocab_size(num_pieces),
         evaluation=evaluation,
     )
+
+
+def build_passes(plan: RunConfig, place: Place, runs: Callable[..., Any], model: VisionLanguageModel) -> Passes:
+    """How micro-batches go through this stage; `runs` is what is called, the model itself or an engine around it."""
+    if plan.parallel.pp == 1:
+        return StraightPasses(runs, place.device)
+    return PipelinePasses(runs, model, plan.parallel, place.device, place.dtype)
 
 
 def refuse_used(run_dir: Path) -> str | None:

@@ -4,29 +4,22 @@ Axes: B pairs of this rank's batch, N pairs of the split, E shared embedding, Q 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 
 from mmtrain.data.heldout import HeldOut
-from mmtrain.model.rows import Layout, plan_rows
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.engine.passes import Passes
+from mmtrain.model.rows import Layout
 from mmtrain.objectives.itm import APART, TOGETHER
 from mmtrain.parallel.collectives import gather_rows, sum_floats, token_losses, top_tokens
 from mmtrain.parallel.groups import Groups
 from mmtrain.records import IGNORED_LABEL, Batch, EvalReport, Features
 from mmtrain.scores.retrieval import perplexity, recall_at
 
-Forward = Callable[[Batch, Layout], Features]
 RECALLS_AT = (1, 5, 10)
 TRUE_OR_TWIN = Layout.of({"clean", "positive"})
-
-
-def score(model: VisionLanguageModel, evaluation: "Evaluation") -> EvalReport:
-    """The scores of a whole model that no optimizer holds."""
-    model.eval()
-    with torch.no_grad():
-        return evaluation.run(lambda batch, layout: model(plan_rows(batch, layout).to(evaluation.device)))
 
 
 class Evaluation:
@@ -38,11 +31,26 @@ class Evaluation:
         self.heldout, self.layout, self.groups, self.device = heldout, layout, groups, device
         self.batch_size, self.num_pictures = batch_size, num_pictures
 
-    def run(self, forward: Forward) -> EvalReport:
-        """Every score, the same on every rank. `forward` runs the model on one batch, without gradients."""
+    def run(self, passes: Passes) -> EvalReport:
+        """Every score, the same on every rank; the last pipeline stage reads them off and tells the others."""
+        report = self._scored(passes)
+        if self.groups.grid.pp == 1:
+            return report
+        told = [report]
+        last = dist.get_global_rank(self.groups.pipe, self.groups.grid.pp - 1)
+        dist.broadcast_object_list(told, src=last, group=self.groups.pipe)
+        return told[0]
+
+    def _scored(self, passes: Passes) -> EvalReport | None:
         found = _Found()
-        for batch in self._batches(twins=False):
-            self._read(forward(batch, self.layout), batch.to(self.device), found)
+        for batch, features in passes.infer(self._batches(twins=False), self.layout):
+            if features is not None:
+                self._read(features, batch, found)
+        scores_twins = "positive" in self.layout.fusion and any(self.heldout.twins)
+        twins = list(self._twin_features(passes)) if scores_twins else []
+        return self._report(found, twins) if passes.sees_features else None
+
+    def _report(self, found: "_Found", twins: list[tuple[torch.Tensor, torch.Tensor]]) -> EvalReport:
         image_NE, text_NE, pair_N = (self._whole_split(found.kept[name]) for name in ("image", "text", "pair"))
         scores = {**self._token_scores(found.sums), "num_pairs": int(pair_N.sum())}
         retrieved: tuple[int, ...] = ()
@@ -50,13 +58,14 @@ class Evaluation:
             scores = self._retrieval_scores(image_NE, text_NE, pair_N) | scores
             retrieved = tuple(self._best_texts(image_NE[: self.num_pictures], text_NE, pair_N))
         named = {"heldout": scores}
-        if "positive" in self.layout.fusion and any(self.heldout.twins):
-            named["twins"] = self._twin_scores(forward, found)
+        if twins:
+            named["twins"] = self._twin_scores(found, twins)
         return EvalReport(scores=named, retrieved=retrieved)
 
     def _batches(self, twins: bool) -> Iterator[Batch]:
         grid, coord = self.groups.grid, self.groups.coord
-        return self.heldout.batches(self.batch_size, dp=grid.dp, dp_rank=coord.dp, twins=twins)
+        # Stages exchange packets of one shape, so texts keep their greatest length there.
+        return self.heldout.batches(self.batch_size, dp=grid.dp, dp_rank=coord.dp, twins=twins, trim=grid.pp == 1)
 
     def _whole_split(self, parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([gather_rows(part, self.groups.data) for part in parts])[: len(self.heldout)]
@@ -115,13 +124,15 @@ class Evaluation:
     def _best_texts(image_QE: torch.Tensor, text_NE: torch.Tensor, pair_N: torch.Tensor) -> list[int]:
         return (image_QE @ text_NE.t()).masked_fill(~pair_N, -torch.inf).argmax(dim=1).tolist()
 
-    def _twin_scores(self, forward: Forward, found: "_Found") -> dict[str, float]:
+    def _twin_features(self, passes: Passes) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each batch of twins: how much the match head believes in them [B], and their text features [B, E]."""
+        for _, features in passes.infer(self._batches(twins=True), TRUE_OR_TWIN):
+            if features is not None:
+                yield _margin(features), features["text_BE"]
+
+    def _twin_scores(self, found: "_Found", twins: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
         """How often the true caption beats its twin, by the match head and by the shared space, in all and by kind."""
-        margins, twin_texts = [], []
-        for batch in self._batches(twins=True):
-            features = forward(batch, TRUE_OR_TWIN)
-            margins.append(_margin(features))
-            twin_texts.append(features["text_BE"])
+        margins, twin_texts = (list(column) for column in zip(*twins, strict=True))
         itm_N = self._whole_split(found.kept["margin"]) > self._whole_split(margins)
         image_NE, text_NE = self._whole_split(found.kept["image"]), self._whole_split(found.kept["text"])
         itc_N = (image_NE * text_NE).sum(dim=-1) > (image_NE * self._whole_split(twin_texts)).sum(dim=-1)

@@ -1,7 +1,7 @@
 """What one pipeline stage hands to the next: everything that exists at that depth, in one tensor of a fixed shape.
 
-Axes: B samples, S image tokens, T text positions, R rows of the text or the fusion stack, E shared embedding, L length of
-the packet, W its width.
+Axes: B samples, S image tokens, T text positions, R rows of the text or the fusion stack, E shared embedding, L length
+of the packet, W its width.
 """
 
 from dataclasses import dataclass, field

@@ -38,6 +38,7 @@ class VisionLanguageModel(torch.nn.Module):
         sizes = dict(zip(widths, part.sizes, strict=True))
         configs = {name: stack_config(model, parallel, width, sizes[name]) for name, width in widths.items()}
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
+        self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same
         self.vision = self.text = self.contrast = self.fusion = self.match = self.token = None
         if part.layers("vision"):
             self.vision = VisionTower(model, self.vision_config, part, self.num_image_tokens)
@@ -88,6 +89,7 @@ class VisionLanguageModel(torch.nn.Module):
         if layout.has_negatives:
             found = flow.features
             negatives = draw_negatives(found["image_BE"], found["text_BE"], found["temperature"], rows, self.pool_size)
+            self.last_draw = torch.cat([negatives.image_B, negatives.text_B])
             flow.features = flow.features | Features(has_negative_B=negatives.has_B)
         masks = _by_kind(rows.text_mask_Y1TT, layout.text, dim=0)
         mask_R1TT = torch.cat([_text_of(masks, kind, negatives, dim=0) for kind in layout.fusion])

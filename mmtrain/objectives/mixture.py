@@ -1,12 +1,14 @@
 """The joint objective: L = w_mlm L_MLM + w_itc L_ITC + w_vlp (L_ITM + L_LM)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 
-from mmtrain.config.schema import LossConfig
+from mmtrain.config.schema import ItcConfig, LossConfig
 from mmtrain.objectives.caption import Captioning
 from mmtrain.objectives.contract import Objective, Totals
-from mmtrain.objectives.itc import ImageTextContrast
+from mmtrain.objectives.itc import GlobalBatchContrast, MicroBatchContrast
 from mmtrain.objectives.itm import ImageTextMatching
 from mmtrain.objectives.mlm import MaskedLanguageModeling
 from mmtrain.records import Batch, Features
@@ -15,19 +17,37 @@ from mmtrain.records import Batch, Features
 class Mixture:
     """The objectives of a run with their weights; one of weight 0 is not there and asks for nothing."""
 
-    def __init__(self, weights: LossConfig, data_group: dist.ProcessGroup) -> None:
+    def __init__(self, weights: LossConfig, itc: ItcConfig, data_group: dist.ProcessGroup) -> None:
+        over_all = itc.negatives == "global_batch"
+        contrast = GlobalBatchContrast(data_group) if over_all else MicroBatchContrast(data_group)
         offered: list[tuple[float, Objective]] = [
             (weights.mlm, MaskedLanguageModeling()),
-            (weights.itc, ImageTextContrast(data_group)),
+            (weights.itc, contrast),
             (weights.vlp, ImageTextMatching()),
             (weights.vlp, Captioning()),
         ]
         self.parts = [(weight, objective) for weight, objective in offered if weight > 0]
+        self._over_all = contrast if over_all and weights.itc > 0 else None
 
     @property
     def rows(self) -> frozenset[str]:
         """Every kind of row that an objective of this run reads."""
         return frozenset().union(*(objective.rows for _, objective in self.parts))
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """What `losses` returns."""
+        return (*(f"loss_{part.name}" for _, part in self.parts), "loss")
+
+    @property
+    def needs_first_pass(self) -> bool:
+        """Whether an objective must see the features of the whole global batch before the training pass."""
+        return self._over_all is not None
+
+    def take_first_pass(self, found: Sequence[tuple[Batch, Features]], totals: Totals) -> None:
+        """Hand over what the first pass found of each micro-batch."""
+        assert self._over_all is not None, "no objective asked for a first pass"
+        self._over_all.take_first_pass(found, totals)
 
     def losses(self, features: Features, batch: Batch, totals: Totals) -> dict[str, torch.Tensor]:
         """This rank's share of each mean, and of their weighted sum, as `loss_mlm` ... and `loss`."""

@@ -25,6 +25,7 @@ class Groups:
     data: object  # the ranks that hold the same slice of the model and other samples
     tensor: object  # the ranks that share each matrix
     model: object  # tensor x pipeline: together one whole model
+    pipe: object  # the stages that a sample passes through
 
 
 def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: float = 1800.0) -> Groups:
@@ -52,6 +53,7 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
         data=parallel_state.get_data_parallel_group(),
         tensor=parallel_state.get_tensor_model_parallel_group(),
         model=parallel_state.get_model_parallel_group(),
+        pipe=parallel_state.get_pipeline_model_parallel_group(),
     )
 
 

@@ -42,6 +42,14 @@ def step_flops(
     return {stack: float(FORWARD_AND_BACKWARD * count) for stack, count in forward.items()}
 
 
+def layer_flops(model: ModelConfig, loss: LossConfig, vocab_size: int) -> dict[str, float]:
+    """Operations of one layer of each stack, and of the heads, for one sample with a text of the greatest length."""
+    length = model.max_text_length
+    total = step_flops(model, loss, vocab_size, num_samples=1, text_length=length, num_picked_tokens=length)
+    layers = {"vision": model.vision_layers, "text": model.text_layers, "fusion": model.fusion_layers, "heads": 1}
+    return {stack: total[stack] / count for stack, count in layers.items()}
+
+
 def num_text_rows(loss: LossConfig) -> int:
     """Rows of the text stack per sample: clean (for ITC and ITM), masked (MLM), causal (LM)."""
     return int(loss.itc > 0 or loss.vlp > 0) + int(loss.mlm > 0) + int(loss.vlp > 0)

@@ -33,7 +33,7 @@ def loss_on_a_rank() -> list[Any]:
     import torch.distributed as dist
 
     from mmtrain.objectives.contract import Totals
-    from mmtrain.objectives.itc import ImageTextContrast
+    from mmtrain.objectives.itc import MicroBatchContrast
     from mmtrain.parallel.groups import start, stop
     from mmtrain.parallel.launch import read_launch
     from tests.helpers import made_batch
@@ -51,7 +51,7 @@ def loss_on_a_rank() -> list[Any]:
         "temperature": temperature,
     }
     totals = Totals(pairs=NUM_SAMPLES - len(WITHOUT_PAIR), matches=0, masked_tokens=0, next_tokens=0)
-    loss = ImageTextContrast(groups.data).loss(found, batch, totals)
+    loss = MicroBatchContrast(groups.data).loss(found, batch, totals)
     loss.backward()
     sums = [loss.detach(), image.grad, text.grad, temperature.grad]
     for part in sums:

@@ -1,0 +1,61 @@
+"""What is changed in DeepSpeed's ZeRO-3, and how its weights are held: per use, or once per optimizer step.
+
+DeepSpeed checks that every rank of the world ran the same modules; pipeline stages do not, so the check is confined to
+the ranks of one stage. Known to the versions named here; any other is refused.
+"""
+
+import contextlib
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+TESTED_DEEPSPEED = ("0.19.",)
+HOLDER = -1  # a user of a weight that never leaves; DeepSpeed's own are numbered from 0
+
+
+def refuse_untested_deepspeed() -> None:
+    """RuntimeError unless the installed DeepSpeed is one whose source these changes know."""
+    version = importlib.metadata.version("deepspeed")
+    if not version.startswith(TESTED_DEEPSPEED):
+        raise RuntimeError(
+            f"deepspeed {version} was never run with mmtrain; install one of the versions "
+            f"{' or '.join(tested + 'x' for tested in TESTED_DEEPSPEED)}"
+        )
+
+
+def confine_checks_to(data_group: dist.ProcessGroup) -> None:
+    """Compare the traced modules among the ranks that hold the same stage."""
+    refuse_untested_deepspeed()
+    from deepspeed.runtime.zero import partitioned_param_coordinator
+
+    def assert_same_in_stage(numbers: Sequence[int]) -> None:
+        if data_group.size() == 1:
+            return
+        digest = hash(tuple(numbers))
+        found: list[Any] = [None] * data_group.size()
+        dist.all_gather_object(found, digest, group=data_group)
+        if len(set(found)) > 1:
+            raise RuntimeError("the ranks of one pipeline stage ran different modules; please report this layout")
+
+    partitioned_param_coordinator.assert_ints_same_as_other_ranks = assert_same_in_stage
+
+
+def gather_and_hold(params: Iterable[torch.nn.Parameter]) -> None:
+    """Gather every weight that is not here, in one collective, and keep all from being let go after a use."""
+    params = list(params)
+    absent = [param for param in params if param.ds_status.name == "NOT_AVAILABLE"]
+    if absent:
+        absent[0].all_gather(param_list=absent)
+    for param in params:
+        # A weight that somebody uses is never let go: without it even persistent ones are, until a trace is complete.
+        param.ds_active_sub_modules.add(HOLDER)
+
+
+@contextlib.contextmanager
+def reduced_once(engine: Any) -> Iterator[None]:
+    """Gradients add up on each rank while it lasts and are reduced at its end."""
+    with engine.coalesce_grad_reduction():
+        yield

@@ -1,0 +1,136 @@
+"""Micro-batches through pipeline stages, by megatron-core's 1F1B schedule (Narayanan et al. 2021, section 2.2).
+
+Each stage is one module under one ZeRO engine. The schedule's own backward would go behind the engine's back and leave
+gradients unreduced; ours goes through it: on a stage that is not the last, the loss is the sum of output x its gradient.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from mmtrain.config.schema import ParallelConfig
+from mmtrain.engine.passes import Losses, LossOf, detached
+from mmtrain.model.packet import PacketShape
+from mmtrain.model.rows import Layout, Rows, plan_rows
+from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.parallel.cpu import using_backward_step
+from mmtrain.records import Batch, Features
+
+
+class Adapter(torch.nn.Module):
+    """What the schedule calls: it carries megatron's config and keeps the packet that came in until the stage runs."""
+
+    model_type = None
+
+    def __init__(self, engine: Any, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._run, self._packet = [engine], None  # in a list, so that the engine does not become a submodule
+
+    def set_input_tensor(self, tensor: torch.Tensor | list[torch.Tensor | None] | None) -> None:
+        """Called by the schedule with what the stage before sent; None on the first stage."""
+        self._packet = tensor[0] if isinstance(tensor, list) else tensor
+
+    def forward(self, rows: Rows) -> Features | torch.Tensor:
+        return self._run[0](rows, self._packet)
+
+
+class PipelinePasses:
+    """One stage of several; `sees_features` on the last."""
+
+    def __init__(
+        self,
+        engine: Any,
+        model: VisionLanguageModel,
+        parallel: ParallelConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.engine, self.model, self.parallel, self.device, self.dtype = engine, model, parallel, device, dtype
+        self.sees_features = model.part.is_last
+
+    def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
+        num_batches = len(batches)
+
+        def read(batch: Batch, features: Features) -> tuple[torch.Tensor, Losses]:
+            losses = loss_of(features, batch)
+            return losses["loss"] * num_batches, detached(losses)  # the schedule divides by their number
+
+        with using_backward_step(_BackwardThroughEngine(self.engine, num_batches)):
+            return self._schedule(batches, layout, read, forward_only=False)
+
+    def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features | None]]:
+        def read(batch: Batch, features: Features, **_: bool) -> tuple[Batch, Features]:
+            return batch, features
+
+        remaining = iter(batches)
+        # As many at a time as there are stages: more would keep more features than needed, fewer would idle stages.
+        while some := list(islice(remaining, self.parallel.pp)):
+            with torch.no_grad():
+                found = self._schedule(some, layout, read, forward_only=True)
+            yield from found or ((batch, None) for batch in some)
+
+    def _schedule(self, batches: list[Batch], layout: Layout, read: Any, *, forward_only: bool) -> list[Any]:
+        planned = [(batch, plan_rows(batch, layout)) for batch in batches]
+        shape = self.model.packet_shape(planned[0][1])
+
+        def forward_step(remaining: Iterator[tuple[Batch, Rows]], adapter: Adapter) -> tuple[Any, Any]:
+            batch, rows = next(remaining)
+            return adapter(rows.to(self.device)), partial(read, batch.to(self.device))
+
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iter(planned),
+            model=Adapter(self.engine, self._config(shape)),
+            num_microbatches=len(batches),
+            seq_length=shape.length * shape.unit,
+            micro_batch_size=len(batches[0].places_B),
+            forward_only=forward_only,
+            collect_non_loss_data=forward_only,
+        )
+
+    def _config(self, shape: PacketShape) -> TransformerConfig:
+        """What the schedule must know: the packet's width and type, and how the ranks share the work."""
+        return TransformerConfig(
+            num_layers=self.parallel.pp,
+            hidden_size=shape.width,
+            num_attention_heads=1,
+            tensor_model_parallel_size=self.parallel.tp,
+            pipeline_model_parallel_size=self.parallel.pp,
+            sequence_parallel=self.parallel.sequence_parallel,
+            pipeline_dtype=self.dtype,
+            batch_p2p_comm=False,
+            gradient_accumulation_fusion=False,
+            bias_dropout_fusion=False,
+        )
+
+
+class _BackwardThroughEngine:
+    """megatron's `backward_step` in the engine's hands; the last of the micro-batches closes the accumulation."""
+
+    def __init__(self, engine: Any, num_batches: int) -> None:
+        self.engine, self.num_batches, self.num_done = engine, num_batches, 0
+
+    def __call__(
+        self, input_tensor: Any, output_tensor: Any, output_tensor_grad: Any, model_type: Any, config: Any
+    ) -> Any:
+        came_in = input_tensor if isinstance(input_tensor, list) else [input_tensor]
+        output, grad = _only(output_tensor), _only(output_tensor_grad)
+        for tensor in came_in:
+            if tensor is not None:
+                tensor.retain_grad()
+        self.num_done += 1
+        self.engine.set_gradient_accumulation_boundary(self.num_done == self.num_batches)
+        loss = output if grad is None else (output * grad).sum()
+        self.engine.backward(loss, scale_wrt_gas=False)
+        grads = [None if tensor is None else tensor.grad for tensor in came_in]
+        return grads if isinstance(input_tensor, list) else grads[0]
+
+
+def _only(tensor: Any) -> Any:
+    return tensor[0] if isinstance(tensor, list) else tensor
