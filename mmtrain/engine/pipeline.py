@@ -99,7 +99,7 @@ class PipelinePasses:
         return TransformerConfig(
             num_layers=self.parallel.pp,
             hidden_size=shape.width,
-            num_attention_heads=1,
+            num_attention_heads=self.parallel.tp,
             tensor_model_parallel_size=self.parallel.tp,
             pipeline_model_parallel_size=self.parallel.pp,
             sequence_parallel=self.parallel.sequence_parallel,
@@ -124,6 +124,10 @@ class _BackwardThroughEngine:
         for tensor in came_in:
             if tensor is not None:
                 tensor.retain_grad()
+        if self.num_done and hasattr(self.engine.optimizer, "micro_step_id"):
+            # The engine takes the next forward for the end of a micro-batch, and without one would overwrite the gradients
+            # of the backward before; here two backwards may follow each other.
+            self.engine.optimizer.clear_backward_seen_flag()
         self.num_done += 1
         self.engine.set_gradient_accumulation_boundary(self.num_done == self.num_batches)
         loss = output if grad is None else (output * grad).sum()
