@@ -1,6 +1,7 @@
 """From what a step did to one row of numbers and one line for the eye."""
 
 import logging
+import math
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -54,7 +55,8 @@ class Meters:
         """The row of optimizer step `step` (1 is the first), logged and shown.
 
         `step_seconds` is the wall time from the end of the step before, `data_wait_seconds` its part spent waiting for
-        samples. The loss of an objective with weight 0, and mfu without a known peak, are None.
+        samples. None are: the loss of an objective with weight 0, the temperature where nothing contrasts, mfu without
+        a known peak.
         """
         self.samples += report.num_samples
         self._last_seconds.append(step_seconds)
@@ -65,7 +67,7 @@ class Meters:
             **report.losses,
             "grad_norm": report.grad_norm,
             "lr": report.learning_rate,
-            "temperature": report.temperature,
+            "temperature": None if math.isnan(report.temperature) else report.temperature,
             "samples": self.samples,
             "samples_per_second": report.num_samples / step_seconds,
             "tokens_per_second": report.num_tokens / step_seconds,
@@ -124,9 +126,10 @@ def _progress() -> Progress:
 def _line(row: Row) -> str:
     """The numbers of a step that one looks at while it runs."""
     losses = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in LOSSES if row[name] is not None)
+    temperature = "" if row["temperature"] is None else f"  T {row['temperature']:.4f}"
     mfu = "" if row["mfu"] is None else f" ({row['mfu']:.1%} of peak)"
     return (
-        f"{losses}  grad {row['grad_norm']:.3f}  lr {row['lr']:.2e}  T {row['temperature']:.4f}  "
+        f"{losses}  grad {row['grad_norm']:.3f}  lr {row['lr']:.2e}{temperature}  "
         f"{row['samples_per_second']:.0f} samples/s  {row['tflops_per_device']:.3g} TFLOP/s{mfu}  "
         f"wait {row['data_wait_seconds']:.3f} s"
     )

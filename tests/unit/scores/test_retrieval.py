@@ -1,8 +1,10 @@
 """Scores from ranks, against ones counted by hand."""
 
+import math
+
 import pytest
 
-from mmtrain.scores.retrieval import mean_rank, median_rank, recall_at
+from mmtrain.scores.retrieval import mean_rank, median_rank, perplexity, recall_at
 
 
 @pytest.mark.parametrize(("k", "share"), [(1, 0.25), (5, 0.5), (10, 0.75), (11, 1.0)])
@@ -27,3 +29,13 @@ def test_no_query_and_a_rank_below_one_are_refused(score: object) -> None:
 def test_recall_at_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="from 1"):
         recall_at([1], 0)
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss() -> None:
+    assert perplexity(0.0, 3) == 1.0
+    assert perplexity(4 * math.log(50), 4) == pytest.approx(50)  # as lost as a choice among fifty
+
+
+def test_perplexity_of_a_model_that_is_sure_and_wrong_is_infinite_and_no_overflow() -> None:
+    assert perplexity(1e6, 10) == math.inf
+    assert math.isfinite(perplexity(700.0, 1))
