@@ -37,8 +37,9 @@ def layout_remarks(config: RunConfig, world_size: int) -> list[str]:
     count, pp = num_micro_batches(config, world_size), config.parallel.pp
     if count >= pp:
         return []
+    batches = "1 micro-batch" if count == 1 else f"{count} micro-batches"
     return [
-        f"{count} micro-batches for parallel.pp={pp} stages leave each idle {idle_share(count, pp):.0%} of the time; "
+        f"{batches} a step for parallel.pp={pp} stages: each is idle {idle_share(count, pp):.0%} of the time; "
         "a smaller train.micro_batch_size or a larger train.global_batch_size makes more"
     ]
 
@@ -114,7 +115,7 @@ def _depth_faults(model: ModelConfig, parallel: ParallelConfig) -> list[str]:
         ]
     if by_hand is None:
         return []
-    legal = f"for instance parallel.stage_layers={even_cut(total, pp)}"
+    legal = f"for instance parallel.stage_layers={str(even_cut(total, pp)).replace(' ', '')}"
     if len(by_hand) != pp:
         return [f"parallel.stage_layers names {len(by_hand)} stages, but parallel.pp is {pp}; wanted {pp}, {legal}"]
     if sum(by_hand) != total:
@@ -132,7 +133,7 @@ def _sequence_faults(model: ModelConfig, parallel: ParallelConfig, num_pieces: i
     if model.max_text_length % parallel.tp:
         return [
             f"model.max_text_length is {model.max_text_length}, which parallel.sequence_parallel cannot share among "
-            f"parallel.tp={parallel.tp} ranks; the nearest multiple is "
+            f"parallel.tp={parallel.tp} ranks; the nearest is "
             f"{nearest_multiple(parallel.tp, model.max_text_length)}"
         ]
     return []
