@@ -32,24 +32,23 @@ def detached(losses: Losses) -> Losses:
 
 
 class StraightPasses:
-    """One stage that holds the whole depth."""
+    """One stage that holds the whole depth. To train, `stage` must be the states around the model."""
 
     sees_features = True
 
-    def __init__(self, engine: Any, device: torch.device) -> None:
-        self.engine, self.device = engine, device
+    def __init__(self, stage: Callable[..., Any], device: torch.device) -> None:
+        self.stage, self.device = stage, device
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         found = []
         for number, batch in enumerate(batches, 1):
-            features = self.engine(plan_rows(batch, layout).to(self.device))
+            features = self.stage(plan_rows(batch, layout).to(self.device))
             losses = loss_of(features, batch.to(self.device))
-            self.engine.set_gradient_accumulation_boundary(number == len(batches))
-            self.engine.backward(losses["loss"], scale_wrt_gas=False)
+            self.stage.backward(losses["loss"], is_last=number == len(batches))
             found.append(detached(losses))
         return found
 
     def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features | None]]:
         for batch in batches:
             with torch.no_grad():
-                yield batch.to(self.device), self.engine(plan_rows(batch, layout).to(self.device))
+                yield batch.to(self.device), self.stage(plan_rows(batch, layout).to(self.device))
