@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device answers on this machine"),
 ]
 NUM_STEPS = 3
-TOLERANCES = {"fp32": 1e-3, "bf16": 5e-2}  # the products of fp32 may round otherwise, those of bf16 keep 8 bits
+TOLERANCES = {"fp32": 1e-3, "bf16": 1e-2}  # the products of fp32 may round otherwise, those of bf16 keep 8 bits
 TINY = Path(__file__).parents[2] / "configs" / "model" / "tiny.yaml"
 
 
