@@ -62,15 +62,25 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         dp=grid.dp,
         dp_rank=grid.coord(launch.rank).dp,
         trim=grid.pp == 1,  # stages exchange packets of one shape
+        needs_images=grid.coord(launch.rank).pp == 0,
         tokenizer=tokenizer,
     )
 
 
-def open_heldout(plan: RunConfig, tokenizer: Tokenizer) -> HeldOut | None:
+def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldOut | None:
     """The held-out split, None where the run has none. DataError where it cannot be used."""
     if not plan.data.heldout:
         return None
-    return HeldOut(plan.data, plan.model, plan.mlm, tokenizer, seed=plan.seed, num_pairs=plan.eval.num_pairs)
+    grid = Grid.over(launch.world_size, plan.parallel.tp, plan.parallel.pp)
+    return HeldOut(
+        plan.data,
+        plan.model,
+        plan.mlm,
+        tokenizer,
+        seed=plan.seed,
+        num_pairs=plan.eval.num_pairs,
+        needs_images=grid.coord(launch.rank).pp == 0,
+    )
 
 
 def join(plan: RunConfig, launch: Launch) -> Place:
@@ -137,7 +147,7 @@ def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model
     """How micro-batches go through `stage`: the states around the model, or to infer only the model itself."""
     if plan.parallel.pp == 1:
         return StraightPasses(stage, place.device)
-    return PipelinePasses(stage, model, plan.parallel, place.device, place.dtype)
+    return PipelinePasses(stage, model, plan.parallel, place.groups.pipe, device=place.device, dtype=place.dtype)
 
 
 def refuse_used(run_dir: Path) -> str | None:

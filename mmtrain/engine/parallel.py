@@ -44,7 +44,7 @@ class ParallelEngine:
         self.num_steps_done = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
-        batches = list(micro_batches)
+        batches = self.passes.agreed(micro_batches)
         totals = self._agree_on_totals(batches)
         self.states.model.train()
         with self.states.during_passes():

@@ -1,6 +1,6 @@
 """How micro-batches go through the model on one stage: forward, loss and backward, one after the other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,10 @@ class Passes(Protocol):
     """Runs micro-batches through however many stages. Only the last stage sees features and losses."""
 
     sees_features: bool
+
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches as all stages see them: what one could not read is empty for all."""
+        ...
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         """Forward and backward of every micro-batch; the detached losses of each on the last stage, else none."""
@@ -38,6 +42,9 @@ class StraightPasses:
 
     def __init__(self, stage: Callable[..., Any], device: torch.device) -> None:
         self.stage, self.device = stage, device
+
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        return list(batches)
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         found = []

@@ -4,16 +4,18 @@ Each stage is one module whose states do their own backward. The schedule's woul
 gradients unreduced; so on a stage that is not the last, the loss is the sum of output x its gradient.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.schema import ParallelConfig
+from mmtrain.engine.agreement import agree_on_samples
 from mmtrain.engine.passes import Losses, LossOf, detached
 from mmtrain.engine.states import States
 from mmtrain.model.packet import PacketShape
@@ -45,10 +47,21 @@ class PipelinePasses:
     """One stage of several; `sees_features` on the last."""
 
     def __init__(
-        self, stage: Any, model: VisionLanguageModel, parallel: ParallelConfig, device: torch.device, dtype: torch.dtype
+        self,
+        stage: Any,
+        model: VisionLanguageModel,
+        parallel: ParallelConfig,
+        pipe: dist.ProcessGroup,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self.stage, self.model, self.parallel, self.device, self.dtype = stage, model, parallel, device, dtype
+        self.stage, self.model, self.parallel, self.pipe = stage, model, parallel, pipe
+        self.device, self.dtype = device, dtype
         self.sees_features = model.part.is_last
+
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        return agree_on_samples(batches, self.pipe, self.device)
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         num_batches = len(batches)
@@ -67,6 +80,7 @@ class PipelinePasses:
         remaining = iter(batches)
         # As many at a time as there are stages: more would keep more features than needed, fewer would idle stages.
         while some := list(islice(remaining, self.parallel.pp)):
+            some = self.agreed(some)
             with torch.no_grad():
                 found = self._schedule(some, layout, read, forward_only=True)
             yield from found or ((batch, None) for batch in some)
