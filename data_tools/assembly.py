@@ -45,6 +45,8 @@ class Assembly:
 
         `chunks`: numbers from 0 on, each as soon as it is prepared, with how many of its rows are left out.
         """
+        for partial_file in self._folder.glob(".*.partial"):  # of a build that was killed
+            partial_file.unlink(missing_ok=True)
         lines = self._folder / f".{LEFT_OUT_NAME}.{os.getpid()}.partial"
         try:
             with SampleTable(self._folder) as table, open(lines, "wb") as left_out:

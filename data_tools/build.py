@@ -15,7 +15,7 @@ from random import Random
 from data_tools.assembly import Assembly, BuildReport
 from data_tools.fetch import FetchRules, check_stores
 from data_tools.images import ImageRules
-from data_tools.pack import WORK_NAME, clear_folder
+from data_tools.pack import WORK_NAME, check_free, clear_folder
 from data_tools.parallel import Workers
 from data_tools.prepare import ChunkTask, Preparation, prepare_chunk
 from data_tools.progress import Progress
@@ -79,9 +79,13 @@ def build_shards(
     workshop = Workshop(folder / WORK_NAME)
     if overwrite and effort.part:
         raise DataError("--overwrite would remove the work of the other parts; empty the folder before the first one")
-    if overwrite or not workshop.exists():
-        clear_folder(folder, overwrite=overwrite)
+    if not overwrite and not workshop.exists():
+        check_free(folder)
     with workshop.locked(shared=effort.part is not None):
+        # Parts never clear: another one may have begun just now.
+        if not effort.part and (overwrite or not workshop.exists()):
+            workshop.clear()
+            clear_folder(folder, overwrite=overwrite)
         rows = _ordered(places, options, settings.seed, earlier.failed, workshop)
         check_stores(row.image for row in rows)
         plan = _plan(rows, places, settings, earlier)

@@ -28,7 +28,7 @@ TURNS = {  # how each turned orientation becomes upright
     8: Image.Transpose.ROTATE_90,
 }
 WHITE = (255, 255, 255)
-CHECK_PIXELS = 64  # of the shorter side, enough to tell what an image looks like
+LOOK_PIXELS = 128  # of either side; decoded smaller, copies of different sizes would look less alike
 SUBSAMPLING = "420"  # color at half the resolution, as most JPEGs have it
 Size = tuple[int, int]  # width, height in pixels
 
@@ -78,7 +78,10 @@ def _prepare_plain(content: bytes, size: Size, rules: ImageRules) -> PreparedIma
     target = _target_size(size, rules.resize)
     keep = target == size and not rules.reencode
     # Where only the check needs the pixels, an eighth of them tells as much: the coded data is read to its end.
-    image = _decode_plain(content, size, _scale(size, (CHECK_PIXELS, CHECK_PIXELS)) if keep else _scale(size, target))
+    least = (1, 1) if keep else target
+    if rules.looks:
+        least = (max(least[0], LOOK_PIXELS), max(least[1], LOOK_PIXELS))
+    image = _decode_plain(content, size, _scale(size, least))
     look = look_of(image) if rules.looks else None
     if keep:
         return PreparedImage(content, "jpg", size, size, look)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,20 +74,25 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
     return folder / SHARD_NAME.format(split=split, number=number)
 
 
-def clear_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make `folder` ready for new shards; DataError where it holds some already and may not be overwritten."""
+def check_free(folder: Path) -> None:
+    """DataError where `folder` holds shards already, or is none."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; name a folder to write shards to")
+    num_shards = len(list(folder.glob("*.tar")))
+    if num_shards or (folder / MANIFEST_NAME).exists():
+        raise DataError(f"{folder} already holds {num_shards} shards; name another folder or give --overwrite")
+
+
+def clear_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make `folder` ready for new shards; DataError where it holds some already and may not be overwritten."""
+    if not overwrite or not folder.is_dir():
+        check_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     old = sorted(folder.glob("*.tar"))
     own = [folder / name for name in (MANIFEST_NAME, LEFT_OUT_NAME, TABLE_NAME)]
-    if (old or own[0].exists()) and not overwrite:
-        raise DataError(f"{folder} already holds {len(old)} shards; name another folder or give --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
     # The manifest goes first: shards without one are seen as unfinished, a manifest without its shards as damage.
     for path in [*reversed(own), *old, *map(index_path, old), *folder.glob(".*.partial")]:
         path.unlink(missing_ok=True)
-    if (folder / WORK_NAME).exists():
-        shutil.rmtree(folder / WORK_NAME)
 
 
 def _append(tar: Summing, name: str, content: bytes) -> None:

@@ -22,6 +22,7 @@ from mmtrain.data.index import DataError, ShardEntry, write_whole
 
 NAME = ".work"
 FORMAT = "mmdata-work/1"
+LOCK_NAME = "lock"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Workshop:
     def locked(self, *, shared: bool) -> Iterator[None]:
         """Keep others from the same work meanwhile; parts share it. DataError where somebody is at it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             yield
@@ -132,6 +133,12 @@ class Workshop:
     def forget_images(self, chunk: int) -> None:
         """The images of a chunk are in finished shards."""
         self.images_path(chunk).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget all that was done, but for the lock."""
+        for path in self.folder.iterdir():
+            if path.name != LOCK_NAME:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self) -> None:
         """The build is finished."""
