@@ -53,7 +53,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     folder = find_latest(run_dir / "checkpoints")
     manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
-    heldout = open_heldout(plan, tokenizer)
+    heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})

@@ -51,7 +51,7 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> i
     if fault := refuse_used(plan.run_dir):
         raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
-    stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, tokenizer)
+    stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
     return run(plan, launch, stream, heldout)
 
 

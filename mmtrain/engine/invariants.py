@@ -56,7 +56,7 @@ class Invariants:
 
     @staticmethod
     def _digest_of(model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
-        """Of this rank's weights, or of those that tensor parallelism does not cut; ZeRO-3's part where it keeps one."""
+        """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
             getattr(param, "ds_tensor", param)
             for param in model.parameters()
