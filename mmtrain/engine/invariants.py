@@ -10,11 +10,11 @@ import torch.distributed as dist
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.model.vlm import VisionLanguageModel
-from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
+from mmtrain.parallel.launch import RunStopped
 
 
-class InvariantError(Exception):
+class InvariantError(RunStopped):
     """Ranks disagree, or a gradient is not finite; the message says which ranks and on what."""
 
 
@@ -30,29 +30,43 @@ class Invariants:
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
     def check(self, num_steps_done: int, model: VisionLanguageModel, gradients: Iterable[torch.Tensor]) -> None:
-        """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step."""
-        self._agree("step", num_steps_done, dist.group.WORLD)
-        self._agree("config", self.config_digest, dist.group.WORLD)
-        self._agree("replicated weights", self._digest_of(model, uncut_only=True), self.groups.tensor)
+        """InvariantError on every rank of the run, the same, where anything is amiss on any of them."""
+        faults = [
+            self._disagreement("step", num_steps_done, dist.group.WORLD),
+            self._disagreement("config", self.config_digest, dist.group.WORLD),
+            self._disagreement("replicated weights", self._digest_of(model, uncut_only=True), self.groups.tensor),
+        ]
         if self.plan.zero.stage < 3:
-            self._agree("weights", self._digest_of(model, uncut_only=False), self.groups.data)
+            faults.append(self._disagreement("weights", self._digest_of(model, uncut_only=False), self.groups.data))
         if model.last_draw is not None or self.groups.grid.pp > 1:
-            self._agree("hard negatives", _digest(_bytes(model.last_draw)), self.groups.pipe)
-        bad = float(sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients))
-        if sum_floats([bad], dist.group.WORLD, self.device)[0]:
-            raise InvariantError(
-                f"step {num_steps_done + 1}: {bad:g} gradients of this rank, or some elsewhere, are not finite"
-            )
+            faults.append(self._disagreement("hard negatives", _digest(_bytes(model.last_draw)), self.groups.pipe))
+        num_bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        if num_bad:
+            faults.append(f"{num_bad} gradients are not finite")
+        self._raise_everywhere(num_steps_done, [fault for fault in faults if fault])
 
-    def _agree(self, what: str, own: Any, group: dist.ProcessGroup) -> None:
-        """None stands for a rank that has nothing to say of it."""
+    @staticmethod
+    def _disagreement(what: str, own: Any, group: dist.ProcessGroup) -> str | None:
+        """What the ranks of `group` say where they differ. None of `own` stands for a rank that has nothing to say."""
         if group.size() == 1:
-            return
+            return None
         found: list[Any] = [None] * group.size()
         dist.all_gather_object(found, own, group=group)
         said = {dist.get_global_rank(group, place): other for place, other in enumerate(found) if other is not None}
-        if len(set(said.values())) > 1:
-            raise InvariantError(f"the ranks do not agree on their {what}: {said}")
+        return f"the ranks do not agree on their {what}: {said}" if len(set(said.values())) > 1 else None
+
+    @staticmethod
+    def _raise_everywhere(num_steps_done: int, faults: list[str]) -> None:
+        """What some ranks found, said by all: else the others would go on and wait for them."""
+        found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(found, faults)
+        by_fault: dict[str, list[int]] = {}
+        for rank, said in enumerate(found):
+            for fault in said:
+                by_fault.setdefault(fault, []).append(rank)
+        if by_fault:
+            sentences = "; ".join(f"{fault} (found by ranks {ranks})" for fault, ranks in by_fault.items())
+            raise InvariantError(f"step {num_steps_done + 1} was not taken: {sentences}")
 
     def _digest_of(self, model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""

@@ -14,13 +14,13 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
 from mmtrain.engine.partition import confine_checks_to, gather_and_hold, reduced_once
 from mmtrain.model.vlm import VisionLanguageModel
-from mmtrain.parallel.groups import Groups
+from mmtrain.parallel.groups import Groups, hold_to
 
 ALL_PERSISTENT = 10**9  # elements; DeepSpeed keeps smaller weights gathered between steps
 
 
 class ZeroStates:
-    """A stage under DeepSpeed's engine, its states cut as far as `zero.stage` says."""
+    """A stage under DeepSpeed's engine, its states cut as `zero.stage` says; `zero.gather` is decided by now."""
 
     def __init__(
         self, plan: RunConfig, model: VisionLanguageModel, groups: Groups, device: torch.device, dtype: torch.dtype
@@ -39,7 +39,8 @@ class ZeroStates:
             mpu=GroupsForDeepSpeed(groups),
             config=deepspeed_config(plan, groups.grid.dp, dtype),
         )
-        self.gathers_per_step = plan.zero.stage == 3 and gather_mode(plan) == "per_step"
+        hold_to(plan.parallel.timeout_seconds)
+        self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -126,19 +127,12 @@ class GroupsForDeepSpeed:
         return self._groups.grid.pp
 
 
-def gather_mode(plan: RunConfig) -> str:
-    """`zero.gather`, `auto` decided: per use with one pipeline stage, where it costs no more; else once a step."""
-    if plan.zero.gather != "auto":
-        return plan.zero.gather
-    return "per_use" if plan.parallel.pp == 1 else "per_step"
-
-
 def deepspeed_config(plan: RunConfig, dp: int, dtype: torch.dtype) -> dict[str, Any]:
     """The run in DeepSpeed's own words."""
     micro_batch_size = plan.train.micro_batch_size
     zero: dict[str, Any] = {"stage": plan.zero.stage}
     if plan.zero.stage == 3:
-        keeps_all = gather_mode(plan) == "per_step"
+        keeps_all = plan.zero.gather == "per_step"
         zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT if keeps_all else 0
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
