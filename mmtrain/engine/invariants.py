@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
 
@@ -29,7 +29,7 @@ class Invariants:
         """Whether the step after `num_steps_done` others is to be checked."""
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
-    def check(self, num_steps_done: int, model: VisionLanguageModel, gradients: Iterable[torch.Tensor]) -> None:
+    def check(self, num_steps_done: int, model: StageModel, gradients: Iterable[torch.Tensor]) -> None:
         """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step."""
         self._agree("step", num_steps_done, dist.group.WORLD)
         self._agree("config", self.config_digest, dist.group.WORLD)
@@ -55,7 +55,7 @@ class Invariants:
             raise InvariantError(f"the ranks do not agree on their {what}: {said}")
 
     @staticmethod
-    def _digest_of(model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
+    def _digest_of(model: StageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
             getattr(param, "ds_tensor", param)

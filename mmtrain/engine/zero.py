@@ -12,8 +12,8 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
-from mmtrain.engine.partition import confine_checks_to, gather_and_hold, reduced_once
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.engine.partition import confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups
 
 ALL_PERSISTENT = 10**9  # elements; DeepSpeed keeps smaller weights gathered between steps
@@ -23,7 +23,7 @@ class ZeroStates:
     """A stage under DeepSpeed's engine, its states cut as far as `zero.stage` says."""
 
     def __init__(
-        self, plan: RunConfig, model: VisionLanguageModel, groups: Groups, device: torch.device, dtype: torch.dtype
+        self, plan: RunConfig, model: StageModel, groups: Groups, device: torch.device, dtype: torch.dtype
     ) -> None:
         import deepspeed
 
@@ -40,6 +40,7 @@ class ZeroStates:
             config=deepspeed_config(plan, groups.grid.dp, dtype),
         )
         self.gathers_per_step = plan.zero.stage == 3 and gather_mode(plan) == "per_step"
+        self.stage = plan.zero.stage
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -49,6 +50,8 @@ class ZeroStates:
     def during_passes(self) -> Iterator[None]:
         """With `per_step`, weights are gathered before and gradients reduced after."""
         self._num_backwards = 0
+        if self.stage == 3:
+            forget_gradients(self.engine)
         if not self.gathers_per_step:
             yield
             return
