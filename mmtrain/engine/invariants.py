@@ -54,15 +54,22 @@ class Invariants:
         if len(set(said.values())) > 1:
             raise InvariantError(f"the ranks do not agree on their {what}: {said}")
 
-    @staticmethod
-    def _digest_of(model: StageModel, *, uncut_only: bool) -> str | None:
+    def _digest_of(self, model: StageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
-            getattr(param, "ds_tensor", param)
+            self._own_part(param)
             for param in model.parameters()
             if not (uncut_only and getattr(param, "tensor_model_parallel", False))
         ]
         return _digest(b"".join(_bytes(param) or b"" for param in params))
+
+    def _own_part(self, param: torch.nn.Parameter) -> torch.Tensor:
+        """What this rank holds of a weight; the padding of ZeRO-3's last part is whatever the memory held before."""
+        part = getattr(param, "ds_tensor", None)
+        if part is None:
+            return param
+        num_before = self.groups.coord.dp * part.numel()
+        return part.flatten()[: max(0, param.ds_numel - num_before)]
 
 
 def _bytes(tensor: torch.Tensor | None) -> bytes | None:
