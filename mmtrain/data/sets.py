@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.mixture import EMPTY, Order
 from mmtrain.data.order import Shuffle, derangement
 from mmtrain.data.places import Access
-from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
+from mmtrain.data.samples import BadSample, Draft, Look, SampleReader
 from mmtrain.data.shards import open_shards
+from mmtrain.data.slot import Slot
 from mmtrain.data.table import SampleError, SampleTable
 from mmtrain.data.tokenizer import NUM_CHECKED_CAPTIONS, Tokenizer
 
@@ -114,15 +116,28 @@ class SetReader:
             for number, part in enumerate(sets.parts)
         ]
 
-    def read(self, sample: int, epoch: int) -> Sample | BadSample | None:
-        """The sample as it is in `epoch` of its set, or why it cannot be used; None for an empty place."""
+    def read(self, samples: np.ndarray, epochs: np.ndarray, slot: Slot, mark: Callable[[int], None]) -> None:
+        """Fill the rows of a slot with samples as they are in the epochs of their sets; EMPTY leaves a row empty.
+
+        First all reading and all words, then all pixels: each goes faster when the other does not empty the caches.
+        """
+        drafts = [
+            self._draft(sample, epoch, mark) for sample, epoch in zip(samples.tolist(), epochs.tolist(), strict=True)
+        ]
+        for row, (number, draft) in enumerate(drafts):
+            if isinstance(draft, Draft):
+                mark(draft.number + self._sets.start(number))
+                draft = self._readers[number].finish(draft, slot.images_BHWC[row])
+            if isinstance(draft, BadSample):
+                draft = BadSample(draft.sample + self._sets.start(number), draft.reason)
+            slot.put(row, draft)
+
+    def _draft(self, sample: int, epoch: int, mark: Callable[[int], None]) -> tuple[int, Draft | BadSample | None]:
         if sample == EMPTY:
-            return None
+            return 0, None
+        mark(sample)
         number, own = self._sets.place(sample)
-        found = self._readers[number].read(own, epoch)
-        if isinstance(found, BadSample):
-            return BadSample(found.sample + self._sets.start(number), found.reason)
-        return found
+        return number, self._readers[number].draft(own, epoch)
 
 
 def _broken_pairs(part: OpenSet, seed: int) -> np.ndarray | None:
