@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -44,7 +46,7 @@ class Sets:
         ]
         if not self.parts:
             raise DataError(f"{KNOB} names no place; give it a folder of shards, a tar file or a pattern")
-        self._starts = np.concatenate([[0], np.cumsum([len(part.table) for part in self.parts])]).astype(np.int64)
+        self._starts = [0, *accumulate(len(part.table) for part in self.parts)]
         self.faults: list[Fault] = [fault for part in self.parts for fault in part.table.faults]
 
     @property
@@ -68,8 +70,8 @@ class Sets:
 
     def place(self, sample: int) -> tuple[int, int]:
         """Which set a sample belongs to, and its number in it."""
-        number = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        return number, sample - int(self._starts[number])
+        number = bisect_right(self._starts, sample) - 1
+        return number, sample - self._starts[number]
 
     def name(self, sample: int) -> str:
         """Shard and key of a sample."""
@@ -83,7 +85,7 @@ class Sets:
 
     def start(self, number: int) -> int:
         """Number of the first sample of a set."""
-        return int(self._starts[number])
+        return self._starts[number]
 
 
 class SetReader:

@@ -109,8 +109,15 @@ def webdataset_ours(data: Path, num_workers: int) -> Iterator[int]:
 
 def energon(data: Path, num_workers: int) -> Iterator[int]:
     """megatron-energon given our decoder."""
-    from megatron.energon import Cooker, DefaultTaskEncoder, WorkerConfig, basic_sample_keys, get_savable_loader
-    from megatron.energon import get_train_dataset, stateless
+    from megatron.energon import (
+        Cooker,
+        DefaultTaskEncoder,
+        WorkerConfig,
+        basic_sample_keys,
+        get_savable_loader,
+        get_train_dataset,
+        stateless,
+    )
 
     @stateless
     def cook(sample: dict) -> dict:

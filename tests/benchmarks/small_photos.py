@@ -14,7 +14,7 @@ CROPS_PER_PHOTO = 20
 PHOTO_PIXELS = 704
 SHARD_SAMPLES = 500
 FULL_COLOR_SHARE = 0.15  # 4:4:4; the rest has its color at half the resolution
-WORDS = "a the red green small large old dog house tree river street bird near under behind with bright dark".split()
+WORDS = ("a", "the", "red", "green", "small", "large", "dog", "house", "tree", "river", "bird", "near", "under", "with")
 
 
 def write_small_photos(folder: Path, count: int) -> Path:
