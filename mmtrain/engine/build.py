@@ -24,6 +24,7 @@ from mmtrain.engine.pipeline import PipelinePasses
 from mmtrain.engine.states import States
 from mmtrain.engine.uncut import UncutStates
 from mmtrain.engine.zero import ZeroStates
+from mmtrain.model.chunks import Chunks, StageModel
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
@@ -110,11 +111,13 @@ def trims_texts(plan: RunConfig) -> bool:
     return plan.parallel.pp == 1 and LENGTH_STEP % sequence_unit(plan.parallel) == 0
 
 
-def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionLanguageModel, dict[str, Slice]]:
+def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[StageModel, dict[str, Slice]]:
     """This stage's part of the model with its first weights, the same on every layout, and which slice each is."""
     vocab_size = padded_vocab_size(num_pieces)
-    part = Part.cut(plan.model, stage_layers(plan, vocab_size), place.groups.coord.pp)
-    model = VisionLanguageModel(plan, vocab_size, part)
+    cut, parallel = stage_layers(plan, vocab_size), plan.parallel
+    numbers = range(place.groups.coord.pp, parallel.pp * parallel.chunks_per_stage, parallel.pp)
+    parts = [VisionLanguageModel(plan, vocab_size, Part.cut(plan.model, cut, number)) for number in numbers]
+    model = parts[0] if len(parts) == 1 else Chunks(parts)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
     return model, slices
@@ -175,7 +178,7 @@ def holder_for(plan: RunConfig, groups: Groups) -> type[States]:
     return UncutStates
 
 
-def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model: VisionLanguageModel) -> Passes:
+def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model: StageModel) -> Passes:
     """How micro-batches go through `stage`: the states around the model, or to infer only the model itself."""
     if plan.parallel.pp == 1:
         return StraightPasses(stage, place.device)

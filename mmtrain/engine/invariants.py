@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups
 from mmtrain.parallel.launch import RunStopped
 
@@ -29,7 +29,7 @@ class Invariants:
         """Whether the step after `num_steps_done` others is to be checked."""
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
-    def check(self, num_steps_done: int, model: VisionLanguageModel, gradients: Iterable[torch.Tensor]) -> None:
+    def check(self, num_steps_done: int, model: StageModel, gradients: Iterable[torch.Tensor]) -> None:
         """InvariantError on every rank of the run, the same, where anything is amiss on any of them."""
         faults = [
             self._disagreement("step", num_steps_done, dist.group.WORLD),
@@ -68,7 +68,7 @@ class Invariants:
             sentences = "; ".join(f"{fault} (found by ranks {ranks})" for fault, ranks in by_fault.items())
             raise InvariantError(f"step {num_steps_done + 1} was not taken: {sentences}")
 
-    def _digest_of(self, model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
+    def _digest_of(self, model: StageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
             self._own_part(param)

@@ -12,8 +12,8 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
-from mmtrain.engine.partition import confine_checks_to, gather_and_hold, reduced_once
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.engine.partition import confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
 
 ALL_PERSISTENT = 10**9  # elements; DeepSpeed keeps smaller weights gathered between steps
@@ -23,7 +23,7 @@ class ZeroStates:
     """A stage under DeepSpeed's engine, its states cut as `zero.stage` says; `zero.gather` is decided by now."""
 
     def __init__(
-        self, plan: RunConfig, model: VisionLanguageModel, groups: Groups, device: torch.device, dtype: torch.dtype
+        self, plan: RunConfig, model: StageModel, groups: Groups, device: torch.device, dtype: torch.dtype
     ) -> None:
         import deepspeed
 
@@ -41,6 +41,7 @@ class ZeroStates:
         )
         hold_to(plan.parallel.timeout_seconds)
         self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
+        self.stage = plan.zero.stage
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -50,6 +51,8 @@ class ZeroStates:
     def during_passes(self) -> Iterator[None]:
         """With `per_step`, weights are gathered before and gradients reduced after."""
         self._num_backwards = 0
+        if self.stage == 3:
+            forget_gradients(self.engine)
         if not self.gathers_per_step:
             yield
             return
