@@ -5,7 +5,7 @@ DeepSpeed's door-keeper, with `partition`.
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.invariants import Invariants
 from mmtrain.engine.optim import build_optimizer, learning_rate_at
-from mmtrain.engine.partition import confine_checks_to, gather_and_hold, reduced_once
+from mmtrain.engine.partition import add_up_in, confine_checks_to, gather_and_hold, reduced_once
 from mmtrain.engine.passes import Losses, Passes
 from mmtrain.engine.work import tokens_and_flops
 from mmtrain.model.rows import Layout, count_read
@@ -47,6 +47,9 @@ def open_deepspeed(
         mpu=GroupsForDeepSpeed(groups),
         config=deepspeed_config(plan, groups.grid.dp, dtype),
     )
+    if reduces_once(plan, groups.grid.dp) and plan.zero.grad_accumulation == "fp32":
+        # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here all adds up before it is.
+        add_up_in(model.parameters(), torch.float32)
     return engine
 
 
@@ -114,22 +117,30 @@ class ZeroEngine:
         self.groups, self.slices, self.device = groups, slices, device
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
-        self.gathers_per_step = plan.zero.stage == 3 and gather_mode(plan, groups.grid.dp) == "per_step"
+        self.gathers_per_step = reduces_once(plan, groups.grid.dp)
         self.invariants = Invariants(plan, groups, device)
         self.num_steps_done = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = list(micro_batches)
+        return self.update(batches, self.accumulate(batches))
+
+    def accumulate(self, batches: list[Batch]) -> list[Losses]:
+        """The first half of a step: the losses of each micro-batch, and their gradients summed and reduced."""
         totals = self._agree_on_totals(batches)
-        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
         self.engine.train()
         with self._weights_held():
             if self.mixture.needs_first_pass:
                 self._contrast_whole_batch(batches, totals)
             found = self._train(batches, totals)
         self.engine.set_gradient_accumulation_boundary(True)
+        return found
+
+    def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
+        """The second half: look at what must agree, clip, and move the weights."""
+        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
         if self.invariants.are_due(self.num_steps_done):
             self.invariants.check(self.num_steps_done, self.engine.module, self._reduced_gradients())
         self.engine.step()
@@ -144,12 +155,22 @@ class ZeroEngine:
     def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_fp32_param
 
+        return self._shared_out(safe_get_full_fp32_param)
+
+    def gradients(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """As `weights`, of the global batch's gradient before it is clipped; to be asked between the halves of a step."""
+        from deepspeed.utils import safe_get_full_grad
+
+        return self._shared_out(safe_get_full_grad)
+
+    def _shared_out(self, whole: Callable[[torch.nn.Parameter], torch.Tensor]) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """What `whole` puts together of every parameter, each kept by one rank; every rank asks for every one."""
         coord, dp = self.groups.coord, self.groups.grid.dp
         for number, (name, param) in enumerate(self.engine.module.named_parameters()):
-            weight, place = safe_get_full_fp32_param(param), self.slices[name]
+            tensor, place = whole(param), self.slices[name]
             is_replica = place.shape == place.global_shape and coord.tp > 0
             if number % dp == coord.dp and not is_replica:
-                yield place, weight.cpu()
+                yield place, tensor.float().cpu()
 
     @contextlib.contextmanager
     def _weights_held(self) -> Iterator[None]:
@@ -220,13 +241,17 @@ def gather_mode(plan: RunConfig, dp: int) -> str:
     return "per_use" if plan.parallel.pp == 1 and dp > 1 else "per_step"
 
 
+def reduces_once(plan: RunConfig, dp: int) -> bool:
+    """Whether weights are gathered, and gradients reduced, once for all micro-batches of a step."""
+    return plan.zero.stage == 3 and gather_mode(plan, dp) == "per_step"
+
+
 def deepspeed_config(plan: RunConfig, dp: int, dtype: torch.dtype) -> dict[str, Any]:
     """The run in DeepSpeed's own words."""
     micro_batch_size = plan.train.micro_batch_size
     zero: dict[str, Any] = {"stage": plan.zero.stage}
     if plan.zero.stage == 3:
-        keeps_all = gather_mode(plan, dp) == "per_step"
-        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT if keeps_all else 0
+        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT if reduces_once(plan, dp) else 0
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": plan.train.global_batch_size // (micro_batch_size * dp),
