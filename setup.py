@@ -3,11 +3,14 @@
 from setuptools import find_packages, setup
 
 REQUIRES = [
+    "braceexpand>=0.1.7,<1",
     "deepspeed>=0.19.8,<0.20",
+    "fsspec>=2024.6",  # object stores; each wants its own package beside (s3fs, gcsfs, ...)
     "megatron-core>=0.16.1,<0.17",
     "ninja>=1.11",  # DeepSpeed compiles small CPU helpers with it on first use
     "numpy>=2.0,<3",
     "pillow>=11,<14",
+    "protobuf>=5.28,<8",
     "pyarrow>=18,<27",
     "pydantic>=2.10,<3",
     "pyyaml>=6.0,<7",
@@ -18,6 +21,7 @@ REQUIRES = [
     "tensorboard>=2.18,<3",
     "torch>=2.11,<2.14",
     "transformers>=5.0,<6",
+    "urllib3>=2.2,<3",
     "webdataset>=1.0,<2",
 ]
 TEST = ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1"]

@@ -1,24 +1,34 @@
-"""`mmdata build`: shards of a user's images and captions; order and bytes do not depend on the number of processes."""
+"""`mmdata build`: shards of a user's images and captions; their bytes do not depend on processes, parts or kills.
+
+Rows are cut into chunks. Workers prepare chunks (workshop.py), the parent takes them in order, leaves out what was seen
+before, and hands full shards back to the workers, which pack them.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 
-from data_tools.images import MAX_FILE_BYTES, ImageRules, prepare_image
-from data_tools.left_out import LeftOut, Unusable, count_reasons, write_left_out
-from data_tools.pack import LEFT_OUT_NAME, Sample, clear_folder, in_shards, shard_path, write_shard
-from data_tools.parallel import run_in_order
+from data_tools.assembly import Assembly, BuildReport
+from data_tools.fetch import FetchRules, check_stores
+from data_tools.images import ImageRules
+from data_tools.pack import WORK_NAME, check_free, clear_folder
+from data_tools.parallel import Workers
+from data_tools.prepare import ChunkTask, Preparation, prepare_chunk
 from data_tools.progress import Progress
-from data_tools.sources import Columns, Row, read_rows
-from data_tools.survey import Survey, survey_shard
-from mmtrain.data.index import DataError, ShardEntry, write_manifest
+from data_tools.rows import Row, is_remote
+from data_tools.selection import CutRules
+from data_tools.sources import SourceOptions, read_rows
+from data_tools.table import failed_rows
+from data_tools.texts import CaptionRules
+from data_tools.workshop import Plan, Workshop
+from mmtrain.data.index import DataError
 
-SPLIT = "shard"  # what the tars are called
-ROWS_PER_TASK = 16  # few enough for an even share, many enough that the travel between processes costs little
+ROWS_PER_CHUNK = 128  # a killed build loses at most what each process had of one
+REMOTE_ROWS_PER_CHUNK = 1024  # a chunk ends with its slowest download: the longer, the less that weighs
 
 
 @dataclass(frozen=True)
@@ -26,129 +36,145 @@ class BuildSettings:
     """What, besides the input, the bytes of the shards follow from."""
 
     images: ImageRules = ImageRules()
-    samples_per_shard: int = 1000
+    captions: CaptionRules = CaptionRules()
+    cut: CutRules = CutRules()
     seed: int | None = None  # shuffles the input; None keeps its order
 
 
 @dataclass(frozen=True)
-class BuildReport:
-    """What came of the input."""
+class Effort:
+    """How the work is done; changes no byte."""
 
-    num_packed: int
-    num_shards: int
-    left_out: tuple[LeftOut, ...]
+    processes: int = 1
+    fetch: FetchRules = FetchRules()
+    part: tuple[int, int] | None = None  # (i, n): prepare only the i-th of n parts, from 0; `mmdata merge` packs
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Runs that this one takes up."""
+
+    against: tuple[Path, ...] = ()  # their images count as seen
+    failed: Path | None = None  # only what could not be fetched then; its images count as seen too
+
+
+PLAIN_OPTIONS, ONE_PROCESS, NOTHING_EARLIER = SourceOptions(), Effort(), Earlier()
 
 
 def build_shards(
-    place: Path,
-    columns: Columns,
+    places: Sequence[str],
     folder: Path,
     settings: BuildSettings,
-    processes: int,
     *,
+    options: SourceOptions = PLAIN_OPTIONS,
+    effort: Effort = ONE_PROCESS,
+    earlier: Earlier = NOTHING_EARLIER,
     overwrite: bool = False,
-) -> BuildReport:
-    """Pack the pairs that `place` names into shards in `folder`, with index, manifest and a list of what is left out.
+) -> BuildReport | None:
+    """Pack what `places` name into shards in `folder`, with index, manifest and a table of all that was left out.
 
-    DataError where the input cannot be read at all or holds no usable pair; the list is then written all the same.
+    Goes on where an earlier, killed call with the same arguments stopped. None where only a part was prepared.
+    DataError where the input cannot be read at all or holds no usable pair; the table is then written all the same.
     """
-    rows = read_rows(place, columns)
-    if settings.seed is not None:
-        Random(settings.seed).shuffle(rows)
-    clear_folder(folder, overwrite=overwrite)
-    left_out: list[LeftOut] = []
-    entries, survey = _pack(rows, folder, settings, processes, left_out)
-    left_out.sort(key=lambda one: one.key)
-    write_left_out(folder / LEFT_OUT_NAME, left_out)
-    if not entries:
-        raise DataError(_nothing(place, left_out))
-    statistics = {**survey.record(), "left_out": count_reasons(left_out)}
-    write_manifest(folder, entries, source=place.name, settings=asdict(settings), statistics=statistics)
-    return BuildReport(sum(entry.num_samples for entry in entries), len(entries), tuple(left_out))
+    workshop = Workshop(folder / WORK_NAME)
+    if overwrite and effort.part:
+        raise DataError("--overwrite would remove the work of the other parts; empty the folder before the first one")
+    if not overwrite and not workshop.exists():
+        check_free(folder)
+    with workshop.locked(shared=effort.part is not None):
+        # Parts never clear: another one may have begun just now.
+        if not effort.part and (overwrite or not workshop.exists()):
+            workshop.clear()
+            clear_folder(folder, overwrite=overwrite)
+        rows = _ordered(places, options, settings.seed, earlier.failed, workshop)
+        check_stores(row.image for row in rows)
+        plan = _plan(rows, places, settings, earlier)
+        workshop.open(plan)
+        preparation = Preparation(workshop.folder, settings.images, settings.captions, effort.fetch)
+        with Workers(min(effort.processes, max(plan.num_chunks, 1))) as workers:
+            return _run(rows, workshop, preparation, effort, workers)
 
 
-def prepare_row(row: Row, rules: ImageRules) -> Sample | LeftOut:
-    """The row's sample, or why it has none."""
-    try:
-        if row.fault:
-            raise Unusable(row.fault)
-        caption = _caption(row)
-        image = prepare_image(_image_bytes(row), rules)
-    except Unusable as error:
-        return LeftOut(row.source, row.key, error.reason, error.detail)
-    facts = {
-        "image_id": hashlib.blake2b(image.content, digest_size=8).hexdigest(),
-        "caption_id": hashlib.blake2b(caption.encode(), digest_size=8).hexdigest(),
-        "source": row.source,
-        "size": image.size,
-        "original_size": image.original_size,
-    }
-    files = {image.extension: image.content, "txt": caption.encode(), "json": json.dumps(facts).encode()}
-    return Sample(row.key, files)
+def merge_parts(folder: Path, processes: int) -> BuildReport:
+    """Pack what all parts of a build have prepared; DataError naming the chunks where a part is not done."""
+    workshop = Workshop(folder / WORK_NAME)
+    plan = workshop.read_plan()
+    with workshop.locked(shared=False):
+        missing = [chunk for chunk in range(plan.num_chunks) if not workshop.has_chunk(chunk)]
+        if missing:
+            raise DataError(
+                f"{folder} is not complete: {len(missing)} of {plan.num_chunks} chunks are not prepared, the first is "
+                f"chunk {missing[0]}; run the parts that are missing (`mmdata build ... --part i/n`)"
+            )
+        with Workers(processes) as workers, Progress("packing", plan.num_rows) as progress:
+            prepared = ((chunk, 0) for chunk in range(plan.num_chunks))
+            return Assembly(folder, workshop, workers).run(prepared, progress)
 
 
-def _pack(
-    rows: list[Row], folder: Path, settings: BuildSettings, processes: int, left_out: list[LeftOut]
-) -> tuple[list[ShardEntry], Survey]:
-    """Write the shards; what cannot be used goes to `left_out`."""
-    entries, survey = [], Survey()
-    with Progress("packing", len(rows)) as progress:
-        samples = _usable(rows, settings.images, processes, left_out, progress)
-        for number, held in enumerate(in_shards(samples, settings.samples_per_shard)):
-            path = shard_path(folder, SPLIT, number)
-            entries.append(write_shard(path, held))
-            survey.add(survey_shard(path))
-    return entries, survey
+def _run(
+    rows: list[Row], workshop: Workshop, preparation: Preparation, effort: Effort, workers: Workers
+) -> BuildReport | None:
+    plan = workshop.read_plan()
+    index, count = effort.part or (0, 1)
+    chunks = range(plan.num_chunks * index // count, plan.num_chunks * (index + 1) // count)
+    own_rows = min(chunks.stop * plan.rows_per_chunk, plan.num_rows) - chunks.start * plan.rows_per_chunk
+    with Progress("preparing" if effort.part else "packing", max(own_rows, 0)) as progress:
+        prepared = _prepared(rows, chunks, workshop, preparation, workers)
+        if effort.part is None:
+            return Assembly(workshop.folder.parent, workshop, workers).run(prepared, progress)
+        for _, left_out in prepared:
+            progress.advance(plan.rows_per_chunk, left_out=left_out)
+    return None
 
 
-def _usable(
-    rows: list[Row], rules: ImageRules, processes: int, left_out: list[LeftOut], progress: Progress
-) -> Iterator[Sample]:
-    tasks = [rows[first : first + ROWS_PER_TASK] for first in range(0, len(rows), ROWS_PER_TASK)]
-    for results in run_in_order(partial(_prepare_rows, rules=rules), tasks, min(processes, max(len(tasks), 1))):
-        for result in results:
-            progress.advance()
-            if isinstance(result, LeftOut):
-                left_out.append(result)
-            else:
-                yield result
+def _prepared(
+    rows: list[Row], chunks: range, workshop: Workshop, preparation: Preparation, workers: Workers
+) -> Iterator[tuple[int, int]]:
+    """Numbers of chunks in order, each as soon as it is prepared, with how many rows of it were left out."""
+    step = workshop.read_plan().rows_per_chunk
+    there = {chunk for chunk in chunks if workshop.has_chunk(chunk)}
+    todo = (ChunkTask(n, tuple(rows[n * step : (n + 1) * step])) for n in chunks if n not in there)
+    fresh = workers.in_order(partial(prepare_chunk, how=preparation), todo)
+    for chunk in chunks:
+        yield chunk, 0 if chunk in there else next(fresh)[1]
 
 
-def _prepare_rows(rows: list[Row], rules: ImageRules) -> list[Sample | LeftOut]:
-    return [prepare_row(row, rules) for row in rows]
+def _ordered(
+    places: Sequence[str], options: SourceOptions, seed: int | None, failed: Path | None, workshop: Workshop
+) -> list[Row]:
+    """The rows in the order in which they are packed."""
+    rows = read_rows(places, options, workshop.folder / "inputs")
+    if failed is not None:
+        rows = _only_failed(rows, failed)
+    if seed is not None:
+        Random(seed).shuffle(rows)
+    return rows
 
 
-def _caption(row: Row) -> str:
-    """The caption on one line, its spaces made one."""
-    text = row.caption
-    if isinstance(text, Path):
-        try:
-            text = text.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unusable("caption cannot be read", str(error)) from error
-    caption = " ".join((text or "").replace("\0", " ").split())
-    if not caption:
-        raise Unusable("missing caption")
-    try:
-        caption.encode()
-    except UnicodeEncodeError as error:
-        raise Unusable("caption is not text", error.reason) from error
-    return caption
+def _only_failed(rows: list[Row], folder: Path) -> list[Row]:
+    failed = failed_rows(folder)
+    again = [row for row in rows if failed.get(row.number) == row.source]
+    if len(again) != len(failed):
+        raise DataError(
+            f"--retry-failed {folder} names {len(failed)} rows that failed, {len(again)} of which are in this INPUT; "
+            "give the same INPUT as then"
+        )
+    return again
 
 
-def _image_bytes(row: Row) -> bytes:
-    if row.image is None:
-        raise Unusable("missing image")
-    try:
-        if not row.image.is_file():
-            raise Unusable("missing file", str(row.image))
-        if (size := row.image.stat().st_size) > MAX_FILE_BYTES:
-            raise Unusable("file too large", f"{size} bytes, at most {MAX_FILE_BYTES}")
-        return row.image.read_bytes()
-    except (OSError, ValueError) as error:
-        raise Unusable("file cannot be read", str(error)) from error
-
-
-def _nothing(place: Path, left_out: list[LeftOut]) -> str:
-    reasons = ", ".join(f"{reason} {count} times" for reason, count in count_reasons(left_out).items())
-    return f"INPUT {place} holds no usable pair of image and caption" + (f" ({reasons})" if reasons else "")
+def _plan(rows: list[Row], places: Sequence[str], settings: BuildSettings, earlier: Earlier) -> Plan:
+    against = tuple(str(place) for place in dict.fromkeys([*earlier.against, *filter(None, [earlier.failed])]))
+    remote = sum(is_remote(row.image) for row in rows)
+    names = [place.rstrip("/").rpartition("/")[2] for place in places]
+    digest, plain = hashlib.blake2b(digest_size=16), json.loads(json.dumps(asdict(settings)))
+    digest.update(json.dumps([plain, against]).encode())
+    for row in rows:
+        digest.update(repr(row).encode("utf-8", "surrogateescape"))
+    return Plan(
+        fingerprint=digest.hexdigest(),
+        num_rows=len(rows),
+        rows_per_chunk=REMOTE_ROWS_PER_CHUNK if 2 * remote > len(rows) else ROWS_PER_CHUNK,
+        source=names[0] if len(names) == 1 else names,
+        settings=plain,
+        against=against,
+    )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from data_tools import commands
+from data_tools import build_command, commands
 from mmtrain.data.index import DataError
 
 WRONG_INPUT = 2  # exit code: the sentence on standard error says what to change
@@ -20,10 +20,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "build": Command("make shards of your images and captions", commands.build_arguments, commands.build),
+    "build": Command("make shards of your images and captions", build_command.build_arguments, build_command.build),
+    "merge": Command("pack what the parts of a build prepared", build_command.merge_arguments, build_command.merge),
     "synth": Command("draw a compositional set of scenes", commands.synth_arguments, commands.synth),
     "tokenizer": Command("train a tokenizer on captions", commands.tokenizer_arguments, commands.tokenizer),
     "inspect": Command("show what shards hold", commands.inspect_arguments, commands.inspect),
+    "index": Command("index shards of other tools", commands.index_arguments, commands.index),
     "verify": Command("find damage in shards", commands.verify_arguments, commands.verify),
 }
 
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
     except KeyboardInterrupt:
-        print("mmdata: stopped; what is not whole was not left behind", file=sys.stderr)
+        print("mmdata: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print(f"mmdata {arguments.command}: {reason}", file=sys.stderr)
     return WRONG_INPUT

@@ -4,15 +4,20 @@ import io
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
+import simplejpeg
 from PIL import Image
 
+from data_tools.jpeg import MAX_SCANS, ORIENTATION_TAG, UPRIGHT, read_notes
 from data_tools.left_out import Unusable
+from data_tools.looks import look_of
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # Pillow's names; MPO: JPEG with extras
+JPEG_BEGINNING = b"\xff\xd8\xff"
 MAX_PIXELS = 64_000_000  # a small file may unpack to gigabytes; no photo for training is larger
-MAX_FILE_BYTES = 256 << 20
-ORIENTATION_TAG = 0x0112  # EXIF; 1 is upright
 PLAIN_MODES = ("RGB", "L", "P")  # what any reader turns to RGB in the same way
+PLAIN_COLORS = ("YCbCr", "Gray", "RGB")  # of JPEGs
+SCALES = (8, 4, 2)  # what a JPEG can be divided by while it is decoded, without a loss that would be seen
 TURNS = {  # how each turned orientation becomes upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -23,6 +28,9 @@ TURNS = {  # how each turned orientation becomes upright
     8: Image.Transpose.ROTATE_90,
 }
 WHITE = (255, 255, 255)
+LOOK_PIXELS = 128  # of either side; decoded smaller, copies of different sizes would look less alike
+SUBSAMPLING = "420"  # color at half the resolution, as most JPEGs have it
+Size = tuple[int, int]  # width, height in pixels
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,10 @@ class ImageRules:
 
     resize: int | None = None  # pixels of the shorter side; smaller images stay as they are
     min_side: int = 1  # pixels of the shorter side; smaller images are left out
+    max_aspect: float | None = None  # longer side through shorter; images above are left out
     quality: int = 95  # of a JPEG that must be written anew
+    reencode: bool = False  # write every image anew as a JPEG; else the bytes stay where they may
+    looks: bool = False  # note what each image looks like, to find copies
 
 
 @dataclass(frozen=True)
@@ -40,31 +51,63 @@ class PreparedImage:
 
     content: bytes
     extension: str
-    size: tuple[int, int]  # width, height in pixels
-    original_size: tuple[int, int]
+    size: Size
+    original_size: Size
+    look: bytes | None = None
 
 
 def prepare_image(content: bytes, rules: ImageRules) -> PreparedImage:
     """Check that the image can be decoded to its end, and bring it into the shape that `rules` ask for.
 
     The bytes stay as they are where they may; otherwise the image is written anew as a JPEG: upright, first frame,
-    on white where it is transparent. Unusable where it cannot be read or is too small or too large.
+    on white where it is transparent. Unusable where it cannot be read or is too small, too large or too long.
     """
+    if content.startswith(JPEG_BEGINNING):
+        notes = read_notes(content)
+        if notes.num_scans > MAX_SCANS:
+            raise Unusable("too many scans", f"{notes.num_scans} in a JPEG, at most {MAX_SCANS}")
+        size = _plain_size(content)
+        if size and notes.orientation == UPRIGHT:
+            return _prepare_plain(content, size, rules)
+    return _prepare_any(content, rules)
+
+
+def _prepare_plain(content: bytes, size: Size, rules: ImageRules) -> PreparedImage:
+    """An upright JPEG in a common color space: decoded and encoded by libjpeg-turbo."""
+    _check_size(size, rules)
+    target = _target_size(size, rules.resize)
+    keep = target == size and not rules.reencode
+    # Where only the check needs the pixels, an eighth of them tells as much: the coded data is read to its end.
+    least = (1, 1) if keep else target
+    if rules.looks:
+        least = (max(least[0], LOOK_PIXELS), max(least[1], LOOK_PIXELS))
+    image = _decode_plain(content, size, _scale(size, least))
+    look = look_of(image) if rules.looks else None
+    if keep:
+        return PreparedImage(content, "jpg", size, size, look)
+    pixels = np.asarray(image.resize(target, Image.Resampling.BICUBIC) if image.size != target else image)
+    written = simplejpeg.encode_jpeg(pixels, rules.quality, "RGB", SUBSAMPLING, fastdct=False)
+    return PreparedImage(written, "jpg", target, size, look)
+
+
+def _prepare_any(content: bytes, rules: ImageRules) -> PreparedImage:
+    """Any image: decoded and encoded by Pillow."""
     image = open_image(content)
     original_size = image.size
-    if min(image.size) < rules.min_side:
-        raise Unusable("too small", f"{image.width} x {image.height} pixels, --min-side is {rules.min_side}")
+    _check_size(original_size, rules)
     target = _target_size(image.size, rules.resize)
-    if target == image.size and not _must_change(image):
+    if target == image.size and not rules.reencode and not _must_change(image):
         load_image(image)
-        return PreparedImage(content, EXTENSIONS[image.format or ""], image.size, original_size)
+        extension = EXTENSIONS[image.format or ""]
+        return PreparedImage(content, extension, original_size, original_size, look_of(image) if rules.looks else None)
     # A JPEG decodes at 1/2, 1/4 or 1/8 of its size for a fraction of the cost; others ignore this.
     image.draft(None, target)
     load_image(image)
     upright = _upright(image, target)
     written = io.BytesIO()
     upright.save(written, "JPEG", quality=rules.quality)
-    return PreparedImage(written.getvalue(), "jpg", upright.size, original_size)
+    look = look_of(upright) if rules.looks else None
+    return PreparedImage(written.getvalue(), "jpg", upright.size, original_size, look)
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -94,6 +137,46 @@ def load_image(image: Image.Image) -> None:
             image.load()
     except Exception as error:  # damaged pixels end in whatever the decoder stumbles over
         raise Unusable("broken image", f"{type(error).__name__}: {error}") from error
+
+
+def check_image(content: bytes) -> Size:
+    """Width and height of an image that can be decoded to its end; Unusable where it cannot."""
+    return prepare_image(content, ImageRules()).original_size
+
+
+def _plain_size(content: bytes) -> Size | None:
+    """Width and height in pixels; None where Pillow is to be asked."""
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    return (width, height) if colors in PLAIN_COLORS else None
+
+
+def _decode_plain(content: bytes, size: Size, scale: int) -> Image.Image:
+    """The pixels at 1/`scale`; any word of complaint from libjpeg means that pixels were made up."""
+    least = {"min_width": -(-size[0] // scale), "min_height": -(-size[1] // scale)} if scale > 1 else {}
+    try:
+        pixels = simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False, min_factor=scale, **least)
+    except (ValueError, MemoryError) as error:
+        raise Unusable("broken image", str(error)) from error
+    return Image.fromarray(pixels)
+
+
+def _scale(size: Size, target: Size) -> int:
+    """The largest scale at which no side falls below `target`."""
+    fits = (scale for scale in SCALES if size[0] >= target[0] * scale and size[1] >= target[1] * scale)
+    return next(fits, 1)
+
+
+def _check_size(size: Size, rules: ImageRules) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise Unusable("too many pixels", f"{width} x {height}, at most {MAX_PIXELS} in all")
+    if min(size) < rules.min_side:
+        raise Unusable("too small", f"{width} x {height} pixels, --min-side is {rules.min_side}")
+    if rules.max_aspect is not None and max(size) > rules.max_aspect * min(size):
+        raise Unusable("too long", f"{width} x {height} pixels, --max-aspect is {rules.max_aspect:g}")
 
 
 def _target_size(size: tuple[int, int], resize: int | None) -> tuple[int, int]:

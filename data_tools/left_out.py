@@ -2,13 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from rich.table import Table
-
-from mmtrain.data.index import write_whole
+from dataclasses import asdict, dataclass, field
 
 MAX_EXAMPLES = 3  # per reason, in the table; the file names all
 
@@ -31,23 +25,34 @@ class LeftOut:
     reason: str
     detail: str = ""
 
-
-def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> Path:
-    """One JSON object a line, in the order of the input; an empty file where nothing was left out."""
-    lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out]
-    return write_whole(path, "".join(lines).encode("utf-8", "surrogateescape"))
-
-
-def count_reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
-    """How often each reason occurs, the most frequent first."""
-    return dict(Counter(one.reason for one in left_out).most_common())
+    def line(self) -> bytes:
+        """One line of left_out.jsonl."""
+        text = json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "surrogateescape" if _is_path_text(text) else "replace")
 
 
-def reasons_table(left_out: Sequence[LeftOut]) -> Table:
-    """What was left out, by reason, with examples."""
-    table = Table("left out because of", "samples", "for example", title_justify="left")
-    for reason, count in count_reasons(left_out).items():
-        sources = [one.source for one in left_out if one.reason == reason]
-        more = ", ..." if count > MAX_EXAMPLES else ""
-        table.add_row(reason, str(count), ", ".join(sources[:MAX_EXAMPLES]) + more)
-    return table
+@dataclass
+class Tally:
+    """How often each reason occurred, with the first examples."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, one: LeftOut) -> None:
+        """Count one more."""
+        self.reasons[one.reason] += 1
+        examples = self.examples.setdefault(one.reason, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(one.source)
+
+    def counts(self) -> dict[str, int]:
+        """Reasons with their counts, the most frequent first."""
+        return dict(self.reasons.most_common())
+
+    def __len__(self) -> int:
+        return self.reasons.total()
+
+
+def _is_path_text(text: str) -> bool:
+    """Whether names of files that are not UTF-8 can be written as the bytes that they are."""
+    return not any("\ud800" <= sign <= "\udfff" and not "\udc80" <= sign <= "\udcff" for sign in text)

@@ -1,8 +1,9 @@
 """Packs samples into shards: USTAR tars of which every byte follows from the samples, whole or not there at all."""
 
+import hashlib
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +11,6 @@ from typing import BinaryIO
 from mmtrain.data.index import (
     DataError,
     ShardEntry,
-    describe_shard,
     index_path,
     scan_shard,
     write_index,
@@ -19,6 +19,8 @@ from mmtrain.data.index import (
 SHARD_NAME = "{split}-{number:06d}.tar"
 MANIFEST_NAME = "manifest.json"
 LEFT_OUT_NAME = "left_out.jsonl"
+TABLE_NAME = "samples.parquet"
+WORK_NAME = ".work"  # holds an unfinished build
 MODE = 0o644
 
 
@@ -30,23 +32,41 @@ class Sample:
     files: dict[str, bytes]  # extension -> content, written in this order
 
 
+class Summing:
+    """A file being written, and the checksum of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest, self.num_bytes = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> None:
+        """Append `content`."""
+        self._file.write(content)
+        self._digest.update(content)
+        self.num_bytes += len(content)
+
+    def sha256(self) -> str:
+        """Of all that was written, in hex."""
+        return self._digest.hexdigest()
+
+
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
     """Write the tar at `path` and its index; a crash leaves at most a name that starts with a dot."""
     partial, count = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
     try:
-        with open(partial, "wb") as tar:
+        with open(partial, "wb") as file:
+            tar = Summing(file)
             for sample in samples:
                 for extension, content in sample.files.items():
                     _append(tar, f"{sample.key}.{extension}", content)
                 count += 1
             # Two empty blocks end a tar; whole records of 20 blocks are what tar itself writes.
             tar.write(bytes(2 * tarfile.BLOCKSIZE))
-            tar.write(bytes(-tar.tell() % tarfile.RECORDSIZE))
+            tar.write(bytes(-tar.num_bytes % tarfile.RECORDSIZE))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     write_index(scan_shard(path))
-    return describe_shard(path, count)
+    return ShardEntry(path.name, count, tar.num_bytes, tar.sha256())
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
@@ -54,33 +74,28 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
     return folder / SHARD_NAME.format(split=split, number=number)
 
 
-def in_shards(samples: Iterable[Sample], samples_per_shard: int) -> Iterator[list[Sample]]:
-    """The samples cut into lists of `samples_per_shard`, the last one shorter where they do not come out even."""
-    held: list[Sample] = []
-    for sample in samples:
-        held.append(sample)
-        if len(held) == samples_per_shard:
-            yield held
-            held = []
-    if held:
-        yield held
+def check_free(folder: Path) -> None:
+    """DataError where `folder` holds shards already, or is none."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder to write shards to")
+    num_shards = len(list(folder.glob("*.tar")))
+    if num_shards or (folder / MANIFEST_NAME).exists():
+        raise DataError(f"{folder} already holds {num_shards} shards; name another folder or give --overwrite")
 
 
 def clear_folder(folder: Path, *, overwrite: bool) -> None:
     """Make `folder` ready for new shards; DataError where it holds some already and may not be overwritten."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; name a folder to write shards to")
-    old = sorted(folder.glob("*.tar"))
-    own = [folder / MANIFEST_NAME, folder / LEFT_OUT_NAME]
-    if (old or own[0].exists()) and not overwrite:
-        raise DataError(f"{folder} already holds {len(old)} shards; name another folder or give --overwrite")
+    if not overwrite or not folder.is_dir():
+        check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    old = sorted(folder.glob("*.tar"))
+    own = [folder / name for name in (MANIFEST_NAME, LEFT_OUT_NAME, TABLE_NAME)]
     # The manifest goes first: shards without one are seen as unfinished, a manifest without its shards as damage.
     for path in [*reversed(own), *old, *map(index_path, old), *folder.glob(".*.partial")]:
         path.unlink(missing_ok=True)
 
 
-def _append(tar: BinaryIO, name: str, content: bytes) -> None:
+def _append(tar: Summing, name: str, content: bytes) -> None:
     header = tarfile.TarInfo(name)  # owner, group and time stay 0, so that two builds are the same bytes
     header.size, header.mode = len(content), MODE
     tar.write(header.tobuf(tarfile.USTAR_FORMAT))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
+from rich.text import Text
 
 from data_tools.images import load_image, open_image
 from data_tools.left_out import Unusable
@@ -41,46 +42,55 @@ def survey_shards(shards: Sequence[Path], processes: int) -> Survey:
     return whole
 
 
-def survey_table(survey: Survey, num_shards: int) -> Table:
-    """The survey for people to read."""
-    table = Table("what", "figure")
-    table.add_row("shards", f"{num_shards}")
-    table.add_row("samples", f"{survey.num_samples}")
-    table.add_row("bytes", f"{survey.num_bytes} ({survey.num_bytes / 2**20:.1f} MiB)")
-    table.add_row("files", ", ".join(f"{count} .{name}" for name, count in sorted(survey.extensions.items())))
+def figures(survey: Survey, num_shards: int) -> list[tuple[str, str]]:
+    """The survey for people to read: what, and its figure in words."""
     sizes = [f"{width} x {height} ({count})" for (width, height), count in survey.image_sizes.most_common(3)]
-    table.add_row("image sizes, pixels", ", ".join(sizes) + (", ..." if len(survey.image_sizes) > 3 else ""))
-    table.add_row("distinct captions", f"{len(survey.caption_digests)} of {survey.caption_words.total()}")
-    table.add_row("words per caption", _spread_phrase(spread(survey.caption_words)))
-    table.add_row("distinct words", f"{len(survey.words)}")
-    table.add_row("faults", "\n".join([str(len(survey.faults)), *survey.faults[:MAX_FAULTS]]))
+    return [
+        ("shards", f"{num_shards}"),
+        ("samples", f"{survey.num_samples}"),
+        ("bytes", f"{survey.num_bytes} ({survey.num_bytes / 2**20:.1f} MiB)"),
+        ("files", ", ".join(f"{count} .{name}" for name, count in sorted(survey.extensions.items()))),
+        ("image sizes, pixels", ", ".join(sizes) + (", ..." if len(survey.image_sizes) > 3 else "")),
+        ("distinct captions", f"{len(survey.caption_digests)} of {survey.caption_words.total()}"),
+        ("words per caption", _spread_phrase(spread(survey.caption_words))),
+        ("distinct words", f"{len(survey.words)}"),
+        ("faults", "\n".join([str(len(survey.faults)), *survey.faults[:MAX_FAULTS]])),
+    ]
+
+
+def survey_table(survey: Survey, num_shards: int) -> Table:
+    """The figures for a terminal."""
+    table = Table("what", "figure")
+    for what, figure in figures(survey, num_shards):
+        table.add_row(what, Text(figure))
     return table
 
 
 def write_sheet(shards: Sequence[Path], out: Path, count: int) -> int:
     """Draw the first `count` images with their captions into a PNG or JPEG; returns how many there were."""
-    tiles = [tile for tile, _ in zip(_tiles(shards), range(count), strict=False)]
-    if not tiles:
+    shown = [tile for tile, _ in zip(tiles(shards), range(count), strict=False)]
+    if not shown:
         raise DataError("the shards hold no image that could be shown")
-    columns = min(len(tiles), max(1, round(len(tiles) ** 0.5 * 1.3)))
+    columns = min(len(shown), max(1, round(len(shown) ** 0.5 * 1.3)))
     width, height = TILE_PIXELS + MARGIN_PIXELS, TILE_PIXELS + MARGIN_PIXELS + CAPTION_LINES * (FONT_PIXELS + 2)
-    rows = -(-len(tiles) // columns)
+    rows = -(-len(shown) // columns)
     sheet = Image.new("RGB", (columns * width + MARGIN_PIXELS, rows * height + MARGIN_PIXELS), "white")
-    for number, tile in enumerate(tiles):
+    for number, tile in enumerate(shown):
         row, column = divmod(number, columns)
         _paste(sheet, tile, MARGIN_PIXELS + column * width, MARGIN_PIXELS + row * height)
     try:
         sheet.save(out)
     except ValueError as error:
         raise DataError(f"--sheet is {str(out)!r}; wanted a name that ends in .png or .jpg") from error
-    return len(tiles)
+    return len(shown)
 
 
 def _spread_phrase(figures: dict[str, float] | None) -> str:
     return ", ".join(f"{name} {value}" for name, value in figures.items()) if figures else "no captions"
 
 
-def _tiles(shards: Sequence[Path]) -> Iterator[Tile]:
+def tiles(shards: Sequence[Path]) -> Iterator[Tile]:
+    """Images that can be shown, with their captions, in the order of the shards."""
     for shard in shards:
         index = open_index(shard)
         for parts in index.parts:

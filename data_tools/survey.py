@@ -23,6 +23,7 @@ class Survey:
     num_bytes: int = 0  # of the tars
     extensions: Counter[str] = field(default_factory=Counter)
     image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width, height in pixels
+    image_kibibytes: Counter[int] = field(default_factory=Counter)  # size of an image file, rounded down -> images
     caption_words: Counter[int] = field(default_factory=Counter)  # words of a caption -> captions
     caption_digests: set[bytes] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
@@ -34,6 +35,7 @@ class Survey:
         self.num_bytes += other.num_bytes
         self.extensions += other.extensions
         self.image_sizes += other.image_sizes
+        self.image_kibibytes += other.image_kibibytes
         self.caption_words += other.caption_words
         self.caption_digests |= other.caption_digests
         self.words |= other.words
@@ -52,6 +54,20 @@ class Survey:
             "image_width": spread(widths),
             "image_height": spread(heights),
         }
+
+    def enter(self, extension: str, size: tuple[int, int], caption: str) -> None:
+        """Count one sample of an image, a .txt and a .json."""
+        self.num_samples += 1
+        self.extensions.update((extension, "txt", "json"))
+        self.image_sizes[size] += 1
+        self.enter_caption(caption)
+
+    def enter_caption(self, caption: str) -> None:
+        """Count one caption."""
+        words = caption.lower().split()
+        self.caption_words[len(words)] += 1
+        self.words.update(word.strip(".,;:!?\"'()") for word in words)
+        self.caption_digests.add(hashlib.blake2b(caption.encode(), digest_size=8).digest())
 
 
 def survey_shard(path: Path) -> Survey:
@@ -85,11 +101,7 @@ def image_extension(parts: Iterable[str]) -> str | None:
 def _enter_caption(survey: Survey, index: ShardIndex, parts: dict[str, Part]) -> None:
     if "txt" not in parts:
         return
-    caption = read_part(index.path, parts["txt"]).decode("utf-8", "replace")
-    words = caption.lower().split()
-    survey.caption_words[len(words)] += 1
-    survey.words.update(word.strip(".,;:!?\"'()") for word in words)
-    survey.caption_digests.add(hashlib.blake2b(caption.encode(), digest_size=8).digest())
+    survey.enter_caption(read_part(index.path, parts["txt"]).decode("utf-8", "replace"))
 
 
 def _enter_image(survey: Survey, index: ShardIndex, key: str, parts: dict[str, Part]) -> None:
@@ -98,5 +110,6 @@ def _enter_image(survey: Survey, index: ShardIndex, key: str, parts: dict[str, P
         return
     try:
         survey.image_sizes[open_image(read_part(index.path, parts[extension])).size] += 1
+        survey.image_kibibytes[parts[extension].size >> 10] += 1
     except Unusable as error:
         survey.faults.append(f"{index.path.name}: {key}: {error.reason}: {error.detail}")

@@ -1,16 +1,24 @@
 """`mmdata verify`: damage in shards, named by shard and key."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from data_tools.images import load_image, open_image
+from data_tools.duplicates import SeenImages
+from data_tools.fetch import MAX_FILE_BYTES
+from data_tools.images import ImageRules, prepare_image
 from data_tools.left_out import Unusable
 from data_tools.pack import MANIFEST_NAME
 from data_tools.parallel import run_in_order
+from data_tools.prepare import MAX_FACTS_BYTES, MAX_TEXT_BYTES
 from data_tools.progress import Progress
+from data_tools.selection import CutRules
 from data_tools.survey import image_extension
+from data_tools.tars import refused_members
 from mmtrain.data.index import (
     DataError,
     Fault,
@@ -37,11 +45,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What tells one image from others."""
+
+    key: str
+    digest: bytes
+    look: bytes | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What was found in one shard."""
 
+    shard: str
     num_samples: int
     faults: tuple[Fault, ...]
+    seals: tuple[Seal, ...]  # of the images that can be decoded
 
 
 @dataclass(frozen=True)
@@ -52,10 +71,14 @@ class Verification:
     num_samples: int
     faults: tuple[Fault, ...]
     without_manifest: tuple[Path, ...]  # folders whose checksums nobody wrote down
+    num_equal: int  # images whose bytes another image has too
 
 
-def verify_shards(places: Sequence[str], processes: int) -> Verification:
-    """Check every shard at `places` against its manifest and index, and decode every sample."""
+def verify_shards(places: Sequence[str], processes: int, *, duplicates: str = "allow") -> Verification:
+    """Check every shard at `places` against its manifest and index, and decode every sample.
+
+    `duplicates`: "exact" and "near" make faults of images that were there before.
+    """
     shards = find_shards(places, "SHARDS")
     manifests, faults = _manifests({shard.parent for shard in shards})
     for folder in [Path(place) for place in places if Path(place) in manifests]:
@@ -64,23 +87,45 @@ def verify_shards(places: Sequence[str], processes: int) -> Verification:
     checks = [
         Check(shard, manifests.get(shard.parent, {}).get(shard.name), shard.parent in manifests) for shard in shards
     ]
-    num_samples = 0
+    seen = SeenImages(CutRules().near_bits if duplicates == "near" else None)
+    num_samples = num_equal = 0
+    work = partial(check_shard, looks=duplicates == "near")
     with Progress("checking shards", len(checks)) as progress:
-        for verdict in run_in_order(check_shard, checks, min(processes, len(checks))):
-            num_samples += verdict.num_samples
-            faults += verdict.faults
+        for verdict in run_in_order(work, checks, min(processes, len(checks))):
+            copies, equal = _copies(verdict, seen)
+            num_samples, num_equal = num_samples + verdict.num_samples, num_equal + equal
+            faults += [*verdict.faults, *(copies if duplicates != "allow" else ())]
             progress.advance()
     without = sorted({shard.parent for shard in shards} - manifests.keys())
-    return Verification(len(shards), num_samples, tuple(faults), tuple(without))
+    return Verification(len(shards), num_samples, tuple(faults), tuple(without), num_equal)
 
 
-def check_shard(check: Check) -> Verdict:
-    """Check one shard: bytes, index, and every sample."""
-    index = scan_shard(check.path)
+def check_shard(check: Check, *, looks: bool = False) -> Verdict:
+    """Check one shard: bytes, index, members, keys, and every sample."""
+    index, name, seals = scan_shard(check.path), check.path.name, []
     faults = [*index.faults, *_against_manifest(check, index), *_against_sidecar(index)]
+    faults += [Fault(name, member.name, f"{why}; it is refused") for member, why in refused_members(check.path)]
+    for key, count in Counter(index.keys).items():
+        if count > 1:
+            faults.append(Fault(name, key, f"is the key of {count} samples that do not follow each other"))
     for key, parts in zip(index.keys, index.parts, strict=True):
-        faults += [Fault(check.path.name, key, reason) for reason in _sample_faults(index, parts)]
-    return Verdict(len(index.keys), tuple(faults))
+        seal = _check_image(index, key, parts, faults, looks=looks)
+        seals += [seal] if seal else []
+        faults += [Fault(name, key, reason) for reason in _text_faults(index, parts)]
+    return Verdict(name, len(index.keys), tuple(faults), tuple(seals))
+
+
+def _copies(verdict: Verdict, seen: SeenImages) -> tuple[list[Fault], int]:
+    """A fault for each image that was there before, and how many of them have the very bytes."""
+    faults, num_equal = [], 0
+    for seal in verdict.seals:
+        if copy := seen.find(seal.digest, seal.look):
+            num_equal += copy.num_bits is None
+            alike = "has the same image as" if copy.num_bits is None else f"looks like ({copy.num_bits} bits differ)"
+            faults.append(Fault(verdict.shard, seal.key, f"{alike} {copy.name}"))
+        else:
+            seen.add(seal.digest, seal.look, f"{verdict.shard}: {seal.key}")
+    return faults, num_equal
 
 
 def _manifests(folders: set[Path]) -> tuple[dict[Path, dict[str, ShardEntry]], list[Fault]]:
@@ -121,22 +166,35 @@ def _against_sidecar(index: ShardIndex) -> Iterator[Fault]:
         yield Fault(index.path.name, "", "its index does not fit the tar; delete it, it is made anew when read")
 
 
-def _sample_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
+def _check_image(
+    index: ShardIndex, key: str, parts: dict[str, Part], faults: list[Fault], *, looks: bool
+) -> Seal | None:
     extension = image_extension(parts)
-    if extension is None:
-        yield "has no image"
-    else:
-        try:
-            load_image(open_image(read_part(index.path, parts[extension])))
-        except Unusable as error:
-            yield f"{error.reason} ({error.detail})" if error.detail else error.reason
+    try:
+        if extension is None:
+            raise Unusable("has no image")
+        if (size := parts[extension].size) > MAX_FILE_BYTES:
+            raise Unusable("has too large an image", f"{size} bytes, at most {MAX_FILE_BYTES}")
+        content = read_part(index.path, parts[extension])
+        prepared = prepare_image(content, ImageRules(looks=looks))
+        return Seal(key, hashlib.sha256(content).digest(), prepared.look)
+    except Unusable as error:
+        faults.append(Fault(index.path.name, key, f"{error.reason} ({error.detail})" if error.detail else error.reason))
+    return None
+
+
+def _text_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
     if "txt" not in parts:
         yield "has no caption"
-    elif not read_part(index.path, parts["txt"]).strip():
+    elif parts["txt"].size > MAX_TEXT_BYTES:
+        yield f"has a caption of {parts['txt'].size} bytes, at most {MAX_TEXT_BYTES}"
+    elif not (caption := read_part(index.path, parts["txt"])).strip():
         yield "has an empty caption"
-    elif not _is_utf8(read_part(index.path, parts["txt"])):
+    elif not _is_utf8(caption):
         yield "has a caption that is not UTF-8"
-    if "json" in parts and not _is_json(read_part(index.path, parts["json"])):
+    if "json" in parts and parts["json"].size > MAX_FACTS_BYTES:
+        yield f"has a .json of {parts['json'].size} bytes, at most {MAX_FACTS_BYTES}"
+    elif "json" in parts and not _is_json(read_part(index.path, parts["json"])):
         yield "has a .json that cannot be parsed"
 
 
@@ -151,6 +209,6 @@ def _is_utf8(content: bytes) -> bool:
 def _is_json(content: bytes) -> bool:
     try:
         json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

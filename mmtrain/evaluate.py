@@ -14,7 +14,7 @@ from mmtrain.config.check import load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, read_launch
+from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,12 +53,13 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     folder = find_latest(run_dir / "checkpoints")
     manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
-    heldout = open_heldout(plan, tokenizer)
+    heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
-    report = build_evaluation(plan, place, heldout).run(passes)
+    with on_this_rank(DataError):
+        report = build_evaluation(plan, place, heldout).run(passes)
     run = RunFolder(run_dir, writes=launch.rank == 0)
     run.record_scores(manifest.step, report)
     run.show_results(report)

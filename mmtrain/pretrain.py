@@ -17,7 +17,7 @@ from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, read_launch
+from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
 
 if TYPE_CHECKING:
     from mmtrain.data.heldout import HeldOut
@@ -51,7 +51,7 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> i
     if fault := refuse_used(plan.run_dir):
         raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
-    stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, tokenizer)
+    stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
     return run(plan, launch, stream, heldout)
 
 
@@ -88,7 +88,8 @@ def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | N
         captions=heldout.captions if heldout else (),
     )
     try:
-        report = train(plan, engine, stream, keeper, meters)
+        with on_this_rank(DataError):
+            report = train(plan, engine, stream, keeper, meters)
     finally:
         stream.close()
         meters.close()

@@ -1,6 +1,6 @@
 """What a layout computes, whole: losses, gradients and weights by name, and how far two layouts are apart."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from tests.helpers import VOCAB_SIZE, global_batch_of, run_ranks
 
 Parts = list[tuple[str, tuple[int, ...], tuple[slice, ...], np.ndarray]]  # name, whole shape, where, values
 Tensors = dict[str, np.ndarray]
+BatchesOf = Callable[[int, Any, int, int], list[Any]]  # step, plan, dp, dp rank -> this rank's micro-batches
 # Queries x keys change by the same amount for every key of a row when the key's bias does, and softmax takes no notice.
 KEY_BIASES = {"linear_qkv.bias": (3, 1), "linear_kv.bias": (2, 0)}  # how many rows of heads lie interleaved, and which
 
@@ -58,33 +59,57 @@ class Distance:
     key_bias: float  # largest difference between two key biases, which neither gradient knows of; absolute
 
 
-def trained_on_a_rank(plans: dict[Any, Any], num_steps: int) -> dict[Any, tuple[list[Any], Parts, Parts]]:
-    """This rank's reports and parts of the tensors for each of `plans`, which share one grid."""
+@dataclass(frozen=True)
+class Run:
+    """What is to be run: a plan, on samples made by hand, its states held as ZeRO holds them also where dp is 1."""
+
+    plan: Any
+    num_steps: int = 5
+    batches_of: BatchesOf = global_batch_of
+    under_zero: bool = True
+
+
+def trained_on_a_rank(runs: dict[Any, Run]) -> dict[Any, tuple[list[Any], Parts, Parts]]:
+    """This rank's reports and parts of the tensors of each run; the grid is cut anew where the next needs another."""
+    from megatron.core import parallel_state
+
     from mmtrain.engine.build import build_engine, join
+    from mmtrain.engine.zero import ZeroStates
     from mmtrain.parallel.launch import read_launch
 
-    place = join(next(iter(plans.values())), read_launch())
-    grid, coord = place.groups.grid, place.groups.coord
-    found = {}
-    for key, plan in plans.items():
-        batches = [global_batch_of(step, plan, grid.dp, coord.dp) for step in range(num_steps)]
-        engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
-        losses = engine.accumulate(batches[0])
-        gradients = _parts(engine.gradients())
-        reports = [engine.update(batches[0], losses), *map(engine.step, batches[1:])]
-        found[key] = reports, gradients, _parts(engine.weights())
+    place, cut, found = None, None, {}
+    for key, run in runs.items():
+        parallel = run.plan.parallel
+        if cut != (parallel.tp, parallel.pp):
+            if place is not None:
+                parallel_state.destroy_model_parallel()  # the processes stay joined
+            place, cut = join(run.plan, read_launch()), (parallel.tp, parallel.pp)
+        holder = ZeroStates if run.under_zero else None
+        engine = build_engine(run.plan, place, num_pieces=VOCAB_SIZE, holder=holder)
+        found[key] = _trained(run, engine, place.groups)
     return found
+
+
+def _trained(run: Run, engine: Any, groups: Any) -> tuple[list[Any], Parts, Parts]:
+    reports, gradients = [], []
+    for step in range(run.num_steps):
+        batches = run.batches_of(step, run.plan, groups.grid.dp, groups.coord.dp)
+        losses = engine.accumulate(batches)
+        if step == 0:
+            gradients = _parts(engine.gradients())
+        reports.append(engine.update(batches, losses))
+    return reports, gradients, _parts(engine.weights())
 
 
 def _parts(yielded: Iterable[tuple[Any, Any]]) -> Parts:
     return [(place.name, place.global_shape, place.index, tensor.numpy().copy()) for place, tensor in yielded]
 
 
-def train_on(world_size: int, plans: dict[Any, Any], num_steps: int) -> dict[Any, Training]:
-    """Each plan's run on fresh ranks; every rank must report the same."""
-    ranks = run_ranks(world_size, trained_on_a_rank, plans, num_steps)
+def train_on(world_size: int, runs: dict[Any, Run]) -> dict[Any, Training]:
+    """Each run on the same fresh ranks, one after the other; every rank must report the same."""
+    ranks = run_ranks(world_size, trained_on_a_rank, runs)
     found = {}
-    for key in plans:
+    for key in runs:
         reports, gradients, weights = zip(*(rank[key] for rank in ranks), strict=True)
         assert all(other == reports[0] for other in reports), f"ranks report different steps of {key}"
         found[key] = Training(reports[0], put_together(gradients), put_together(weights))

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
-from mmtrain.data.collate import collate
-from mmtrain.data.faults import Fault, FaultTally
-from mmtrain.data.index import open_sources
-from mmtrain.data.samples import Sample, SampleReader
+from mmtrain.data.faults import FaultTally
+from mmtrain.data.places import Access
+from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
+from mmtrain.data.shards import open_shards
+from mmtrain.data.slot import Layout, collate
 from mmtrain.data.table import SampleError, SampleTable
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.records import Batch
@@ -27,7 +28,10 @@ class Twin:
 
 
 class HeldOut:
-    """The first `num_pairs` samples of data.heldout; all of them where there are fewer. No augmentation."""
+    """The first `num_pairs` samples of data.heldout; all of them where there are fewer. No augmentation.
+
+    Without `needs_images` nothing is decoded for the batches: images_BCHW is [B, 3, 0, 0], and all else is the same.
+    """
 
     def __init__(
         self,
@@ -38,11 +42,13 @@ class HeldOut:
         *,
         seed: int,
         num_pairs: int,
+        needs_images: bool = True,
     ) -> None:
-        self._table = SampleTable(open_sources(data.heldout, KNOB))
-        self._model = model
-        shape = (model.image_size, model.max_text_length)
-        self._reader = SampleReader(self._table, tokenizer, seed, *shape, mlm.mask_share)
+        access = Access(data)
+        self._table = SampleTable(open_shards(data.heldout, access, KNOB), access)
+        self._model, self._needs_images = model, needs_images
+        look = Look(model.image_size, is_needed=needs_images)
+        self._reader = SampleReader(self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share)
         self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
         self._length = min(num_pairs, len(self._table))
         self._tally = FaultTally(KNOB, data.max_bad_share)
@@ -80,15 +86,11 @@ class HeldOut:
             places = start + dp_rank * batch_size + np.arange(batch_size)
             samples = [reader.read(place) if place < self._length else None for place in places.tolist()]
             if not twins:
-                faults = [sample for sample in samples if isinstance(sample, Fault)]
+                bad = [sample for sample in samples if isinstance(sample, BadSample)]
+                faults = [self._table.fault(each.sample, each.reason) for each in bad]
                 self._tally.add(faults, sum(sample is not None for sample in samples))
-            yield collate(
-                samples,
-                places,
-                image_size=self._model.image_size,
-                max_text_length=self._model.max_text_length,
-                trim=trim,
-            )
+            image_size = self._model.image_size * self._needs_images
+            yield collate(samples, places, Layout(batch_size, image_size, self._model.max_text_length), trim=trim)
         self._tally.check(least_read=1)
 
     def _caption(self, sample: int) -> str | None:

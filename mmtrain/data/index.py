@@ -1,15 +1,17 @@
 """Where every sample of a shard lies: found by walking the tar once, kept in a sidecar, read at random. No torch."""
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.manifest import Manifest, ShardEntry, describe_shard, read_manifest, write_manifest, write_whole
+from mmtrain.data.sidecar import ABSENT, Sidecar, decode, encode
 from mmtrain.data.sources import find_shards
 from mmtrain.data.tar import BLOCK_BYTES, Member, TarDamage, tar_members
 
@@ -24,17 +26,18 @@ __all__ = [
     "find_shards",
     "index_path",
     "open_index",
+    "open_sidecar",
     "open_sources",
     "read_index",
     "read_manifest",
     "read_part",
+    "read_sidecar",
     "scan_shard",
     "write_index",
     "write_manifest",
     "write_whole",
 ]
 
-FORMAT = "mmtrain-index/1"
 NUM_PROBES = 8  # headers of a tar that its index remembers, to notice a tar that was written anew
 MAX_OPEN_SHARDS = 256  # descriptors kept open; well below the usual limit of 1024
 
@@ -99,55 +102,71 @@ def index_path(tar_path: Path) -> Path:
 
 def write_index(index: ShardIndex) -> Path:
     """Write the sidecar of `index` beside its tar, whole or not at all."""
+    return write_whole(index_path(index.path), _as_bytes(index))
+
+
+def _as_bytes(index: ShardIndex) -> bytes:
     extensions = sorted({extension for parts in index.parts for extension in parts})
-    columns = {extension: [_as_pair(parts.get(extension)) for parts in index.parts] for extension in extensions}
-    content = {
-        "format": FORMAT,
-        "tar_bytes": index.path.stat().st_size,
-        "probes": _probes(index.path, index.parts),
-        "keys": index.keys,
-        "parts": columns,
-        "faults": [[fault.key, fault.reason] for fault in index.faults],
+    absent = Part(ABSENT, ABSENT)
+    columns = {
+        extension: np.array([astuple(parts.get(extension, absent)) for parts in index.parts], np.int64)
+        for extension in extensions
     }
-    return write_whole(index_path(index.path), json.dumps(content, separators=(",", ":")).encode())
+    faults = [(fault.key, fault.reason) for fault in index.faults]
+    return encode(index.path.stat().st_size, _probes(index.path, _firsts(columns)), index.keys, columns, faults)
 
 
-def _as_pair(part: Part | None) -> list[int] | None:
-    return [part.offset, part.size] if part else None
+def _firsts(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Where the first part of each sample begins in the tar, int64 [samples]."""
+    offsets = np.stack([column[:, 0] for column in columns.values()]) if columns else np.empty((1, 0), np.int64)
+    return np.where(offsets == ABSENT, np.iinfo(np.int64).max, offsets).min(axis=0)
 
 
-def _probes(tar_path: Path, parts: Sequence[dict[str, Part]]) -> str:
+def _probes(tar_path: Path, firsts: np.ndarray) -> str:
     """A digest of some headers: another tar of the same size gives another one."""
-    digest, last = hashlib.blake2b(digest_size=16), len(parts) - 1
+    digest, last = hashlib.blake2b(digest_size=16), len(firsts) - 1
     # Opened anew, never from the cache: under the same name another file may lie by now.
-    with open(tar_path, "rb") as tar:
-        for number in sorted({last * probe // (NUM_PROBES - 1) for probe in range(NUM_PROBES)}) if parts else ():
-            offset = min(part.offset for part in parts[number].values())
-            digest.update(os.pread(tar.fileno(), BLOCK_BYTES, offset - BLOCK_BYTES))
+    with open(tar_path, "rb", buffering=0) as tar:
+        for number in sorted({last * probe // (NUM_PROBES - 1) for probe in range(NUM_PROBES)}) if len(firsts) else ():
+            digest.update(os.pread(tar.fileno(), BLOCK_BYTES, int(firsts[number]) - BLOCK_BYTES))
     return digest.hexdigest()
+
+
+def read_sidecar(tar_path: Path) -> Sidecar:
+    """The sidecar of `tar_path`; DataError where there is none, it is damaged, or the tar is no longer the same."""
+    sidecar = index_path(tar_path)
+    try:
+        found = decode(sidecar.read_bytes(), str(sidecar))
+        fresh = found.tar_bytes == os.stat(tar_path).st_size and found.probes == _probes(
+            tar_path, _firsts(found.columns)
+        )
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} does not exist") from error
+    except (OSError, OverflowError) as error:
+        raise DataError(f"{sidecar} is not an index ({type(error).__name__}: {error})") from error
+    if not fresh:
+        raise DataError(f"{sidecar} belongs to another {Path(tar_path).name} than the one that lies there")
+    return found
+
+
+def open_sidecar(tar_path: Path) -> Sidecar:
+    """What the index of a tar says: read beside it if that is whole and fresh, else found by walking the tar."""
+    try:
+        return read_sidecar(tar_path)
+    except DataError:
+        return decode(_as_bytes(scan_shard(tar_path)), f"the index of {tar_path}")
 
 
 def read_index(tar_path: Path) -> ShardIndex:
     """The index beside `tar_path`; DataError where there is none, it is damaged, or the tar is no longer the same."""
-    tar_path, sidecar = Path(tar_path), index_path(tar_path)
-    try:
-        content = json.loads(sidecar.read_bytes())
-        if content["format"] != FORMAT:
-            raise DataError(f"{sidecar} has format {content['format']!r}, wanted {FORMAT!r}")
-        keys, columns = tuple(content["keys"]), content["parts"]
-        parts = tuple(
-            {extension: Part(*column[number]) for extension, column in columns.items() if column[number]}
-            for number in range(len(keys))
-        )
-        faults = tuple(Fault(tar_path.name, key, reason) for key, reason in content["faults"])
-        fresh = content["tar_bytes"] == tar_path.stat().st_size and content["probes"] == _probes(tar_path, parts)
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename} does not exist") from error
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise DataError(f"{sidecar} is not an index ({type(error).__name__}: {error})") from error
-    if not fresh:
-        raise DataError(f"{sidecar} belongs to another {tar_path.name} than the one that lies there")
-    return ShardIndex(tar_path, keys, parts, faults)
+    tar_path = Path(tar_path)
+    found = read_sidecar(tar_path)
+    columns = {extension: column.tolist() for extension, column in found.columns.items()}
+    parts = tuple(
+        {extension: Part(*column[number]) for extension, column in columns.items() if column[number][0] != ABSENT}
+        for number in range(found.num_samples)
+    )
+    return ShardIndex(tar_path, found.keys, parts, tuple(Fault(tar_path.name, *fault) for fault in found.faults))
 
 
 def open_index(tar_path: Path) -> ShardIndex:

@@ -66,16 +66,25 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; DataError where there is none or it is not one."""
     path = Path(folder) / FILE_NAME
     try:
-        content = json.loads(path.read_bytes())
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} has no {FILE_NAME}; `mmdata build` and `mmdata synth` write one") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    """The manifest that `text` is; DataError naming `name` where it is none."""
+    try:
+        content = json.loads(text)
         if content["format"] != FORMAT:
-            raise DataError(f"{path} has format {content['format']!r}, wanted {FORMAT!r}; build the shards again")
+            raise DataError(f"{name} has format {content['format']!r}, wanted {FORMAT!r}; build the shards again")
         shards = tuple(ShardEntry(**entry) for entry in content["shards"])
         said = (content[key] for key in ("source", "settings", "statistics"))
         return Manifest(content["num_samples"], shards, *said)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} has no {FILE_NAME}; `mmdata build` and `mmdata synth` write one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a manifest of shards ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{name} is not a manifest of shards ({type(error).__name__}: {error})") from error
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -1,90 +1,151 @@
 """One sample, ready to be laid into a batch: read, decoded, cropped, tokenized and masked."""
 
 import hashlib
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from mmtrain.data.draws import Purpose, generator
-from mmtrain.data.faults import Fault
-from mmtrain.data.images import ImageError, decode, fit, mirror, random_crop
+from mmtrain.data.augment import fit, jitter, mirror, random_crop
+from mmtrain.data.draws import Draws, Purpose
+from mmtrain.data.images import Content, ImageError, check, decode
 from mmtrain.data.masking import mask_tokens
-from mmtrain.data.table import SampleError, SampleTable
+from mmtrain.data.table import SampleError, SampleTable, as_caption, as_image, as_metadata
 from mmtrain.data.tokenizer import Tokenizer
+
+KINDS = {
+    "image_text": ("image", "caption", "metadata"),
+    "text": ("caption", "metadata"),
+    "image": ("image", "metadata"),
+}  # by modality: what is read of a sample
+NUM_SAMPLED_BYTES = 1024  # of the start, the middle and the end of an image that has no name
+NO_TOKENS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its caption; the axes are those of records.Batch without B."""
+    """An image, its caption, or both; the axes are those of records.Batch without B."""
 
-    image_CHW: torch.Tensor  # uint8
-    ids_T: np.ndarray  # int64: [CLS] caption [SEP]
+    image_CHW: torch.Tensor | None  # uint8; None without an image, or where images are not decoded
+    ids_T: np.ndarray  # int64: [CLS] caption [SEP]; empty without a caption
     masked_ids_T: np.ndarray  # int64
     masked_labels_T: np.ndarray  # int64
-    image_id: int
-    caption_id: int
+    image_id: int | None  # None without an image
+    caption_id: int | None  # None without a caption
     draws_2: np.ndarray  # float64
 
 
 @dataclass(frozen=True)
+class BadSample:
+    """A sample that cannot be used."""
+
+    sample: int  # its number in the table; with pairs broken apart perhaps not the one that was asked for
+    reason: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an image is shown."""
+
+    image_size: int  # pixels
+    min_crop_share: float = 1.0
+    flip: bool = False
+    color_jitter: float = 0.0
+    is_needed: bool = True  # False: images are checked but not decoded, and all else is the same
+
+
+@dataclass(frozen=True)
 class SampleReader:
-    """Reads samples by number; what is random about one is drawn from (seed, epoch, sample)."""
+    """Reads the samples of one set by number; what is random about one is drawn from (seed, epoch, its number)."""
 
     table: SampleTable
     tokenizer: Tokenizer
     seed: int
-    image_size: int  # pixels
+    look: Look
     max_text_length: int  # tokens
     mask_share: float
-    min_crop_share: float = 1.0
-    flip: bool = False
+    modality: str = "image_text"
+    first: int = 0  # number in the run of the set's first sample
     image_of: np.ndarray | None = None  # the sample whose image goes with each caption; None: its own
     caption_of: Callable[[int], str] | None = None  # the caption of a sample; None: as it is stored
+    _draws: Draws = field(init=False)
 
-    def read(self, sample: int, epoch: int = 0) -> Sample | Fault:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_draws", Draws(self.seed))
+
+    def read(self, sample: int, epoch: int = 0) -> Sample | BadSample:
         """The sample as it is in `epoch`, or why it cannot be used."""
         shown = sample if self.image_of is None else int(self.image_of[sample])
         at_fault = shown
         try:
-            content, said = self.table.image(shown), self.table.metadata(shown)
-            image_id = _id(said.get("image_id"), content)
-            pixels_CHW = decode(content)
+            found = self.table.contents(shown, KINDS[self.modality])
+            said = as_metadata(found["metadata"])
+            image_id = pixels_CHW = None
+            if "image" in found:
+                content = as_image(found["image"])
+                image_id = _id(said.get("image_id")) or _id_of_image(content)
+                pixels_CHW = self._pixels(content)
             at_fault = sample
-            caption, caption_name = self._caption(sample, said if shown == sample else self.table.metadata(sample))
+            if shown != sample:
+                found = self.table.contents(sample, ("caption", "metadata"))
+                said = as_metadata(found["metadata"])
+            caption, caption_id = self._caption(sample, found, said)
         except (SampleError, ImageError) as error:
-            return self.table.fault(at_fault, str(error))
-        caption_id = _id(caption_name, caption.encode())
-        image_CHW = self._augment(pixels_CHW, caption, sample, epoch)
-        return self._dress(image_CHW, caption, (image_id, caption_id), sample, epoch)
+            return BadSample(at_fault, str(error))
+        image_CHW = None if pixels_CHW is None else self._augment(pixels_CHW, caption or "", sample, epoch)
+        tokens = self._tokens(caption, sample, epoch)
+        draws_2 = self._draws.at(Purpose.NEGATIVES, epoch, self.first + sample).random(2)
+        return Sample(image_CHW, *tokens, image_id, caption_id, draws_2)
 
-    def _caption(self, sample: int, said: dict) -> tuple[str, object]:
-        """The caption, and the name that the metadata gives to it; another caption than the stored one has none."""
-        if self.caption_of is None:
-            return self.table.caption(sample), said.get("caption_id")
-        return self.caption_of(sample), None
+    def _pixels(self, content: Content) -> torch.Tensor | None:
+        return decode(content) if self.look.is_needed else check(content)
+
+    def _caption(self, sample: int, found: dict[str, Content | None], said: dict) -> tuple[str | None, int | None]:
+        """The caption and what stands for it; None each where the set has none."""
+        if "caption" not in found:
+            return None, None
+        if self.caption_of is not None:  # another caption than the stored one, so it has not its name
+            caption, name = self.caption_of(sample), None
+        else:
+            caption, name = as_caption(found["caption"]), said.get("caption_id")
+        return caption, _id(name) or _id(caption)
 
     def _augment(self, pixels_CHW: torch.Tensor, caption: str, sample: int, epoch: int) -> torch.Tensor:
-        if self.min_crop_share < 1:
-            numbers = generator(self.seed, Purpose.CROP, epoch, sample)
-            image_CHW = random_crop(pixels_CHW, self.image_size, self.min_crop_share, numbers)
+        look, place = self.look, (epoch, self.first + sample)
+        if look.min_crop_share < 1:
+            numbers = self._draws.at(Purpose.CROP, *place)
+            image_CHW = random_crop(pixels_CHW, look.image_size, look.min_crop_share, numbers)
         else:
-            image_CHW = fit(pixels_CHW, self.image_size)
-        if self.flip:
-            image_CHW = mirror(image_CHW, caption, generator(self.seed, Purpose.FLIP, epoch, sample))
+            image_CHW = fit(pixels_CHW, look.image_size)
+        if look.flip:
+            image_CHW = mirror(image_CHW, caption, self._draws.at(Purpose.FLIP, *place))
+        if look.color_jitter:
+            image_CHW = jitter(image_CHW, look.color_jitter, self._draws.at(Purpose.COLOR, *place))
         return image_CHW
 
-    def _dress(self, image_CHW: torch.Tensor, caption: str, ids: tuple[int, int], sample: int, epoch: int) -> Sample:
+    def _tokens(self, caption: str | None, sample: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if caption is None:
+            return NO_TOKENS, NO_TOKENS, NO_TOKENS
         ids_T = np.array(self.tokenizer.encode(caption, self.max_text_length), np.int64)
-        numbers = generator(self.seed, Purpose.MASK, epoch, sample)
-        masked_ids_T, masked_labels_T = mask_tokens(ids_T, self.mask_share, self.tokenizer.num_pieces, numbers)
-        draws_2 = generator(self.seed, Purpose.NEGATIVES, epoch, sample).random(2)
-        return Sample(image_CHW, ids_T, masked_ids_T, masked_labels_T, *ids, draws_2)
+        numbers = self._draws.at(Purpose.MASK, epoch, self.first + sample)
+        return ids_T, *mask_tokens(ids_T, self.mask_share, self.tokenizer.num_pieces, numbers)
 
 
-def _id(said: object, content: bytes) -> int:
-    """63 bits that stand for the name that was said, or for the content where none was."""
+def _id(said: object) -> int | None:
+    """63 bits that stand for what was said; None where nothing was."""
     named = isinstance(said, (str, int)) and said != ""
-    digest = hashlib.blake2b(str(said).encode() if named else content, digest_size=8).digest()
+    return _number(str(said).encode()) if named else None
+
+
+def _id_of_image(content: Content) -> int:
+    """63 bits that stand for an image: a checksum of it all and some of its bytes, a third of the price of a hash."""
+    size, half = len(content), len(content) // 2
+    ends = (content[:NUM_SAMPLED_BYTES], content[half : half + NUM_SAMPLED_BYTES], content[-NUM_SAMPLED_BYTES:])
+    return _number(b"".join([size.to_bytes(8, "little"), zlib.crc32(content).to_bytes(4, "little"), *ends]))
+
+
+def _number(content: bytes) -> int:
+    digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

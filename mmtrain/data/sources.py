@@ -1,5 +1,6 @@
 """From the places that a user names to the tar files that lie there."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from glob import glob
@@ -34,7 +35,8 @@ def _at_place(place: str, knob: str) -> list[Path]:
 def _at_pattern(pattern: str, place: str, knob: str) -> list[Path]:
     path = Path(pattern)
     if path.is_dir():
-        return [shard for shard in path.glob("*.tar") if shard.is_file()]
+        # The folder itself says what is a file: no question for each of a hundred thousand shards.
+        return [path / entry.name for entry in os.scandir(path) if entry.name.endswith(".tar") and entry.is_file()]
     if path.is_file():
         return [path]
     if any(sign in pattern for sign in "*?["):

@@ -1,27 +1,40 @@
 """The training stream: this rank's micro-batches of every step, the same however many ranks and workers read."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
+from itertools import count
 from time import perf_counter
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfig
-from mmtrain.data.collate import collate
-from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, Fault, FaultTally
-from mmtrain.data.index import ShardIndex, open_sources
-from mmtrain.data.order import Order, derangement
-from mmtrain.data.samples import Sample, SampleReader
-from mmtrain.data.table import SampleError, SampleTable
-from mmtrain.data.tokenizer import NUM_CHECKED_CAPTIONS, Tokenizer, check_tokenizer
-from mmtrain.data.workers import read_ahead
+from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, FaultTally
+from mmtrain.data.mixture import EMPTY
+from mmtrain.data.samples import BadSample, Look
+from mmtrain.data.sets import KNOB, SetReader, Sets
+from mmtrain.data.slot import Layout, Slot
+from mmtrain.data.tokenizer import Tokenizer, check_tokenizer
+from mmtrain.data.workers import Mark, Readers
 from mmtrain.records import Batch
 
-KNOB = "data.train"
+LOG = logging.getLogger("mmtrain.data")
+MAX_LISTED = 1000  # samples of a dropped tail that are written to the log by name
+KNOBS = {  # what makes the order what it is, and the knob that sets it
+    "seed": "seed",
+    "global_batch_size": "train.global_batch_size",
+    "num_samples": KNOB,
+    "set_digest": KNOB,
+    "chunk_samples": "data.chunk_samples",
+    "window_chunks": "data.window_chunks",
+    "tail": "data.tail",
+}
 
 
 class Stream:
     """Endless global batches of data.train; DataError for a set, tokenizer or share of bad samples that cannot be used.
 
-    `sources` and `tokenizer` spare opening what the caller has open; `trim` False gives every text `max_text_length`.
+    `tokenizer` spares opening what the caller has open; `trim` False gives every text `max_text_length`. Without
+    `needs_images` nothing is decoded: images_BCHW is [B, 3, 0, 0], and all else is the same. With
+    data.num_workers > 0 images_BCHW lies in memory that readers use again once the last tensor over it is dropped.
     """
 
     def __init__(
@@ -35,37 +48,34 @@ class Stream:
         dp: int = 1,
         dp_rank: int = 0,
         trim: bool = True,
-        sources: Sequence[ShardIndex] | None = None,
+        needs_images: bool = True,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        self._data, self._model, self._train = data, model, train
+        self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
         self._dp, self._dp_rank, self._trim = dp, dp_rank, trim
         self.num_micro_batches = train.global_batch_size // (dp * train.micro_batch_size)
         assert self.num_micro_batches * dp * train.micro_batch_size == train.global_batch_size, "an uneven global batch"
-        self._table = SampleTable(sources or open_sources(data.train, KNOB))
+        self._sets = Sets(data)
         self.tokenizer = tokenizer or open_tokenizer(data)
-        check_tokenizer(self.tokenizer, first_captions(self._table), data.max_unknown_share)
-        self.order = Order(len(self._table), train.global_batch_size, seed)
-        self._reader = self._sample_reader(mlm, seed)
+        check_tokenizer(self.tokenizer, self._sets.first_captions(), data.max_unknown_share)
+        self.order = self._sets.order(data, train.global_batch_size, seed)
+        look = Look(model.image_size, data.min_crop_share, data.flip, data.color_jitter, needs_images)
+        self._reader = SetReader(
+            self._sets,
+            self.tokenizer,
+            seed=seed,
+            look=look,
+            max_text_length=model.max_text_length,
+            mask_share=mlm.mask_share,
+            shuffle_pairs=data.shuffle_pairs,
+        )
+        self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)
         self._tally = FaultTally(KNOB, data.max_bad_share)
         # What indexing found belongs to no rank, so one of them counts it.
-        self._tally.add(self._table.faults if dp_rank == 0 else [], 0)
+        self._tally.add(self._sets.faults if dp_rank == 0 else [], 0)
         self._step, self._delivered, self._waited = 0, "", 0.0
-        self._ahead: Iterator[tuple[Batch, list[Fault]]] | None = None
-
-    def _sample_reader(self, mlm: MlmConfig, seed: int) -> SampleReader:
-        data, model = self._data, self._model
-        return SampleReader(
-            self._table,
-            self.tokenizer,
-            seed,
-            model.image_size,
-            model.max_text_length,
-            mlm.mask_share,
-            min_crop_share=data.min_crop_share,
-            flip=data.flip,
-            image_of=derangement(len(self._table), seed) if data.shuffle_pairs else None,
-        )
+        self._readers: Readers | None = None
+        self._ahead: Iterator[tuple[Batch, list[BadSample]]] | None = None
 
     def take(self, num_micro_batches: int) -> list[Batch]:
         """This rank's micro-batches of the next global batch, on the host; the whole of it, or an assertion fails."""
@@ -77,55 +87,79 @@ class Stream:
             self._ahead = self._micro_batches(self._step * self.num_micro_batches)
         batches = []
         for _ in range(num_micro_batches):
-            batch, faults = next(self._ahead)
-            self._tally.add(faults, len(batch.places_B))
+            batch, bad = next(self._ahead)
+            self._tally.add([self._sets.fault(each) for each in bad], len(batch.places_B))
             batches.append(batch)
         self._waited += perf_counter() - started
         self._delivered = _chain(self._delivered, self.order.batch(self._step).tobytes())
         self._step += 1
         at_end_of_epoch = self._step % self.order.batches_per_epoch == 0
+        if at_end_of_epoch and self._dp_rank == 0:
+            self._list_tail(self._step // self.order.batches_per_epoch - 1)
         self._tally.check(least_read=1 if at_end_of_epoch else NUM_READ_BEFORE_CHECK)
         return batches
 
-    def _micro_batches(self, first: int) -> Iterator[tuple[Batch, list[Fault]]]:
-        workers = self._data.num_workers
-        if workers:
-            return read_ahead(self._read, first, num_workers=workers, per_step=self.num_micro_batches)
-        return (self._read(number) for number in _count(first))
+    def _micro_batches(self, first: int) -> Iterator[tuple[Batch, list[BadSample]]]:
+        if not self._num_workers:
+            return self._read_here(first)
+        self._readers = Readers(
+            self._read,
+            self._layout,
+            first=first,
+            num_workers=self._num_workers,
+            per_step=self.num_micro_batches,
+            name_of=self._sets.name,
+        )
+        return self._readers.batches(trim=self._trim)
 
-    def _read(self, number: int) -> tuple[Batch, list[Fault]]:
-        """This rank's micro-batch of that number, counted from the run's start, and what is missing from it."""
+    def _read_here(self, first: int) -> Iterator[tuple[Batch, list[BadSample]]]:
+        for number in count(first):
+            slot = Slot(self._layout)
+            self._read(number, slot, lambda sample: None)
+            yield slot.batch(trim=self._trim), slot.bad()
+
+    def _read(self, number: int, slot: Slot, mark: Mark) -> None:
+        """Fill a slot with this rank's micro-batch of that number, counted from the run's start."""
         step, micro_batch = divmod(number, self.num_micro_batches)
-        size = self._train.micro_batch_size
-        slots = self.order.slots(step, micro_batch, dp=self._dp, dp_rank=self._dp_rank, micro_batch_size=size)
-        samples = [self._reader.read(sample, slots.epoch) for sample in slots.samples.tolist()]
-        shape = {"image_size": self._model.image_size, "max_text_length": self._model.max_text_length}
-        batch = collate(samples, slots.places, **shape, trim=self._trim)
-        return batch, [sample for sample in samples if not isinstance(sample, Sample)]
+        where = {"dp": self._dp, "dp_rank": self._dp_rank, "micro_batch_size": self._micro_batch_size}
+        slots = self.order.slots(step, micro_batch, **where)
+        slot.fill(slots.places)
+        for row, (sample, epoch) in enumerate(zip(slots.samples.tolist(), slots.epochs.tolist(), strict=True)):
+            mark(sample)
+            slot.put(row, self._reader.read(sample, epoch))
+
+    def _list_tail(self, epoch: int) -> None:
+        """Say which samples `epoch` did not deliver, or how many places stayed empty at its end."""
+        if self.order.num_dropped:
+            dropped = self.order.dropped(epoch)
+            names = [self._sets.name(sample) for sample in dropped[:MAX_LISTED].tolist()]
+            more = f" and {len(dropped) - MAX_LISTED} more" if len(dropped) > MAX_LISTED else ""
+            LOG.info("epoch %d: %d samples dropped (data.tail): %s%s", epoch, len(dropped), ", ".join(names), more)
+        elif num_empty := int((self.order.batch(self._step - 1) == EMPTY).sum()):
+            LOG.info("epoch %d: %d places padded at its end (data.tail)", epoch, num_empty)
 
     def state(self) -> dict[str, int | str]:
         """What goes on exactly here, on any number of ranks and workers; `order_hash` covers every sample delivered."""
+        order = self.order
         return {
             "step": self._step,
             "order_hash": self._delivered,
-            "seed": self.order.seed,
-            "global_batch_size": self.order.global_batch_size,
-            "num_samples": self.order.num_samples,
-            "set_digest": self._table.digest,
+            "seed": order.seed,
+            "global_batch_size": order.global_batch_size,
+            "num_samples": order.num_samples,
+            "set_digest": self._sets.digest,
+            "chunk_samples": order.shuffle.chunk_samples,
+            "window_chunks": order.shuffle.window_chunks,
+            "tail": order.tail,
         }
 
     def restore(self, state: dict[str, int | str]) -> None:
         """Go on with the step that `state` was taken before; DataError when the order would not be the same."""
-        knobs = {
-            "seed": "seed",
-            "global_batch_size": "train.global_batch_size",
-            "num_samples": KNOB,
-            "set_digest": KNOB,
-        }
-        for key, knob in knobs.items():
-            if state[key] != (here := self.state()[key]):
+        here = self.state()
+        for key, knob in KNOBS.items():
+            if state.get(key) != here[key]:
                 raise DataError(
-                    f"the run was saved with {key} {state[key]}, but here it is {here}: the order of the "
+                    f"the run was saved with {key} {state.get(key)}, but here it is {here[key]}: the order of the "
                     f"samples would be another one; set {knob} as it was, or start a new run_dir"
                 )
         self.close()
@@ -149,9 +183,9 @@ class Stream:
 
     def close(self) -> None:
         """End the reader processes; the next take() starts new ones."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        if self._readers is not None:
+            self._readers.close()
+        self._readers = self._ahead = None
 
 
 def open_tokenizer(data: DataConfig) -> Tokenizer:
@@ -161,22 +195,5 @@ def open_tokenizer(data: DataConfig) -> Tokenizer:
     return Tokenizer(data.tokenizer)
 
 
-def first_captions(table: SampleTable) -> list[str]:
-    """The first captions of a set, as many as a tokenizer is checked with; samples without one are passed over."""
-    captions = []
-    for sample in range(min(len(table), NUM_CHECKED_CAPTIONS)):
-        try:
-            captions.append(table.caption(sample))
-        except SampleError:
-            continue  # counted and logged when the order comes to it
-    return captions
-
-
 def _chain(before: str, content: bytes) -> str:
     return hashlib.blake2b(before.encode() + content, digest_size=16).hexdigest()
-
-
-def _count(first: int) -> Iterator[int]:
-    while True:
-        yield first
-        first += 1

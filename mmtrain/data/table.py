@@ -1,19 +1,23 @@
-"""All samples of a set by number, a few words of memory each: readers of millions of samples share them."""
+"""All samples of a set by number; of the shards' indexes only the last used are held, however many there are."""
 
-import hashlib
 import json
+import os
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from mmtrain.data.faults import DataError, Fault
-from mmtrain.data.index import Part, ShardIndex, open_index, read_part
+from mmtrain.data.index import Part
+from mmtrain.data.places import Access
+from mmtrain.data.remote import is_remote
+from mmtrain.data.shards import UNKNOWN_BYTES, Shards
+from mmtrain.data.sidecar import ABSENT, PREFERRED
 
-# In order of preference, where a sample has several.
-EXTENSIONS = {"image": ("jpg", "jpeg", "png", "webp"), "caption": ("txt",), "metadata": ("json",)}
-ABSENT = -1
+KINDS = tuple(PREFERRED)
+MAX_OPEN_INDEXES = 256  # at 48 bytes a sample: 12 MB for shards of 1,000; four windows of the usual order
+MAX_GAP_BYTES = 2**16  # between two parts of a sample that are still read in one go
+Content = bytes | memoryview
 
 
 class SampleError(Exception):
@@ -23,88 +27,124 @@ class SampleError(Exception):
 class SampleTable:
     """Where image, caption and metadata of each sample lie; samples are numbered through all shards."""
 
-    def __init__(self, indexes: Sequence[ShardIndex]) -> None:
-        self.paths = [index.path for index in indexes]
-        self.faults = [fault for index in indexes for fault in index.faults]
-        counts = [len(index.keys) for index in indexes]
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._parts = {
-            kind: np.concatenate([_column(index, extensions) for index in indexes])
-            for kind, extensions in EXTENSIONS.items()
-        }
-        self.digest = self._digest(counts)
+    def __init__(self, shards: Shards, access: Access) -> None:
+        self.shards, self._access = shards, access
+        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self.shards.num_samples
 
-    def _digest(self, counts: Sequence[int]) -> str:
-        """Tells sets apart: another set, or the same in other shards, gives another one."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([(path.name, count) for path, count in zip(self.paths, counts, strict=True)]).encode())
-        for kind in EXTENSIONS:
-            digest.update(self._parts[kind].tobytes())
-        return digest.hexdigest()
+    @property
+    def digest(self) -> str:
+        """Tells sets apart."""
+        return self.shards.digest
 
-    def read(self, sample: int, kind: str) -> bytes | None:
-        """The bytes of one part of a sample, None where it has none; SampleError where they cannot be read."""
-        offset, size = self._parts[kind][sample].tolist()
-        if offset == ABSENT:
-            return None
+    @property
+    def faults(self) -> Sequence[Fault]:
+        """What counting the samples found of damage."""
+        return self.shards.faults
+
+    def contents(self, sample: int, kinds: Sequence[str] = KINDS) -> dict[str, Content | None]:
+        """The bytes of the parts of a sample, None for those it has not; SampleError where they cannot be read."""
+        shard = self._shard(sample)
+        location = self.shards.locations[shard]
         try:
-            return read_part(self.paths[self._shard(sample)], Part(offset, size))
+            row = self._row(shard, sample)
+            return self._read(location, {kind: row[KINDS.index(kind)] for kind in kinds})
         except DataError as error:
             raise SampleError(str(error)) from error
 
+    def _read(self, location: str, wanted: dict[str, list[int]]) -> dict[str, Content | None]:
+        there = {kind: place for kind, place in wanted.items() if place[0] != ABSENT}
+        found: dict[str, Content | None] = dict.fromkeys(wanted)
+        if not there:
+            return found
+        start = min(offset for offset, _ in there.values())
+        stop = max(offset + size for offset, size in there.values())
+        if stop - start > sum(size for _, size in there.values()) + MAX_GAP_BYTES:
+            return found | {kind: self._access.read(location, Part(*place)) for kind, place in there.items()}
+        run = memoryview(self._access.read(location, Part(start, stop - start)))
+        return found | {kind: run[offset - start : offset - start + size] for kind, (offset, size) in there.items()}
+
     def caption(self, sample: int) -> str:
         """The caption of a sample, stripped; SampleError where there is none."""
-        content = self.read(sample, "caption")
-        if content is None:
-            raise SampleError("has no caption (a .txt file)")
-        try:
-            text = content.decode().strip()
-        except UnicodeDecodeError as error:
-            raise SampleError("its caption is not UTF-8") from error
-        if not text:
-            raise SampleError("its caption is empty")
-        return text
-
-    def image(self, sample: int) -> bytes:
-        """The image file of a sample; SampleError where there is none."""
-        content = self.read(sample, "image")
-        if not content:
-            missing = content is None
-            raise SampleError("has no image (a .jpg, .jpeg, .png or .webp file)" if missing else "its image is empty")
-        return content
+        return as_caption(self.contents(sample, ("caption",))["caption"])
 
     def metadata(self, sample: int) -> dict:
         """What the sample's .json says, empty where there is none; SampleError where it is not JSON."""
-        content = self.read(sample, "metadata")
-        try:
-            said = json.loads(content) if content else {}
-        except ValueError as error:
-            raise SampleError(f"its .json is not JSON ({error})") from error
-        return said if isinstance(said, dict) else {}
+        return as_metadata(self.contents(sample, ("metadata",))["metadata"])
 
     def fault(self, sample: int, reason: str) -> Fault:
         """A fault that names the sample."""
+        return Fault(*self.name(sample), reason)
+
+    def name(self, sample: int) -> tuple[str, str]:
+        """File name of the shard and key of a sample; an empty key where the shard's index cannot be had."""
         shard = self._shard(sample)
-        return Fault(self.paths[shard].name, _keys(self.paths[shard])[sample - self._starts[shard]], reason)
+        try:
+            keys = self._access.sidecar(self.shards.locations[shard]).keys
+            return self.shards.name(shard), keys[sample - int(self.shards.starts[shard])]
+        except (DataError, IndexError):
+            return self.shards.name(shard), ""
 
     def _shard(self, sample: int) -> int:
-        return int(np.searchsorted(self._starts, sample, side="right")) - 1
+        return int(np.searchsorted(self.shards.starts, sample, side="right")) - 1
+
+    def _row(self, shard: int, sample: int) -> list[list[int]]:
+        """Offset and size of each kind of part of a sample."""
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            while len(self._open) >= MAX_OPEN_INDEXES:
+                self._open.popitem(last=False)
+            self._open[shard] = self._columns(shard)
+        return self._open[shard][sample - int(self.shards.starts[shard])].tolist()
+
+    def _columns(self, shard: int) -> np.ndarray:
+        location, expected = self.shards.locations[shard], int(self.shards.tar_bytes[shard])
+        if expected != UNKNOWN_BYTES and not is_remote(location):
+            _refuse_another(location, expected)
+        sidecar = self._access.sidecar(location)
+        count = int(self.shards.starts[shard + 1] - self.shards.starts[shard])
+        if sidecar.num_samples != count:
+            raise DataError(f"{location} holds {sidecar.num_samples} samples, not the {count} that it was listed with")
+        return np.stack([sidecar.parts(kind) for kind in KINDS], axis=1)
 
 
-def _column(index: ShardIndex, extensions: Sequence[str]) -> np.ndarray:
-    """Offset and size of one kind of part for each sample of a shard, int64 [samples, 2]."""
-    pairs = np.full((len(index.keys), 2), ABSENT, np.int64)
-    for number, parts in enumerate(index.parts):
-        part = next((parts[extension] for extension in extensions if extension in parts), None)
-        if part:
-            pairs[number] = part.offset, part.size
-    return pairs
+def _refuse_another(location: str, expected: int) -> None:
+    try:
+        found = os.stat(location).st_size
+    except OSError as error:
+        raise DataError(f"{location} cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise DataError(f"{location} is {found} bytes long, but its manifest says {expected}; bring back the right one")
 
 
-# Keys are text and many, and only faults name them: they are read again when one does.
-@lru_cache(maxsize=8)
-def _keys(path: Path) -> tuple[str, ...]:
-    return open_index(path).keys
+def as_caption(content: Content | None) -> str:
+    """A caption, stripped; SampleError where it cannot be used."""
+    if content is None:
+        raise SampleError("has no caption (a .txt file)")
+    try:
+        text = str(content, "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise SampleError("its caption is not UTF-8") from error
+    if not text:
+        raise SampleError("its caption is empty")
+    return text
+
+
+def as_image(content: Content | None) -> Content:
+    """An image file; SampleError where there is none."""
+    if not content:
+        missing = content is None
+        raise SampleError("has no image (a .jpg, .jpeg, .png or .webp file)" if missing else "its image is empty")
+    return content
+
+
+def as_metadata(content: Content | None) -> dict:
+    """What a .json file says, empty where there is none; SampleError where it is not JSON."""
+    try:
+        said = json.loads(bytes(content)) if content else {}
+    except ValueError as error:
+        raise SampleError(f"its .json is not JSON ({error})") from error
+    return said if isinstance(said, dict) else {}

@@ -1,115 +1,208 @@
-"""Reader processes: micro-batches read ahead, in order, by processes that never outlive the one they read for."""
+"""Reader processes: micro-batches read ahead into shared memory, by processes that never outlive the trainer.
+
+The trainer hands out numbers and slots through one pipe, from which whichever reader is free takes the next;
+readers answer through another. Both carry records shorter than what a pipe writes at once, so none is torn and
+no lock is held by a reader that dies. The order and the content of what comes out depend on no reader.
+"""
 
 import atexit
 import ctypes
 import os
+import select
 import signal
-import threading
+import struct
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from mmap import mmap
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from mmtrain.data.faults import DataError, Fault
+from mmtrain.data.faults import DataError
+from mmtrain.data.remote import forget_connections
+from mmtrain.data.ring import Ring
+from mmtrain.data.samples import BadSample
+from mmtrain.data.slot import Layout, Slot
 from mmtrain.records import Batch
 
 READ_AHEAD_STEPS = 2  # optimizer steps that the readers are ahead of the training
 MAX_READ_AHEAD = 16  # micro-batches per reader, to bound their memory
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+RECORD = struct.Struct("<qqq")  # number or FAILED, slot, reader
+FAILED = -1
+NOTE_BYTES = 16_384  # of what a reader says when it fails
+NOTHING = -1
+END_SECONDS = 5.0
 
-Read = Callable[[int], tuple[Batch, list[Fault]]]  # the micro-batch of that number, and what is missing from it
+Mark = Callable[[int], None]
+Read = Callable[[int, Slot, Mark], None]  # fill a slot with the micro-batch of that number; mark each sample before
 
 
-def read_ahead(read: Read, first: int, *, num_workers: int, per_step: int) -> Iterator[tuple[Batch, list[Fault]]]:
-    """Micro-batches `first`, `first` + 1, ... without end, read by `num_workers` processes; DataError if one dies.
+@dataclass(frozen=True)
+class Reader:
+    """One process, and the pipe that closes when it ends."""
 
-    The order and the content do not depend on the number of processes. Close the iterator to end them.
+    number: int
+    pid: int
+    alive: int  # descriptor
+
+
+class Readers:
+    """`num_workers` processes that read micro-batches `first`, `first` + 1, ... ; DataError when one fails or dies.
+
+    `name_of` says which sample is meant by a number, for the message. `per_step` micro-batches may be lent at once.
     """
-    ahead = -(-READ_AHEAD_STEPS * per_step // num_workers)
-    loader = DataLoader(
-        _MicroBatches(read),
-        batch_size=None,
-        sampler=_CountFrom(first),
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=partial(_settle, os.getpid()),
-        prefetch_factor=min(max(ahead, 2), MAX_READ_AHEAD),
-        multiprocessing_context="fork",  # the table of samples is shared, not copied
-    )
-    with _child_signals_kept():
-        items = iter(loader)
-    # Should nobody close the iterator: before torch's own end, which would wait for readers that heed no signal.
-    end = atexit.register(partial(_end, items))
-    try:
-        for images_BCHW, arrays, faults in items:
-            yield Batch(images_BCHW, *(torch.from_numpy(array) for array in arrays)), faults
-    # A reader that dies breaks its queue or the sockets behind it, whichever is asked first.
-    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-        if str(error).startswith("Caught "):  # raised by the code of a reader that lives
-            raise
+
+    def __init__(
+        self,
+        read: Read,
+        layout: Layout,
+        *,
+        first: int,
+        num_workers: int,
+        per_step: int,
+        name_of: Callable[[int], str],
+    ) -> None:
+        ahead = min(max(READ_AHEAD_STEPS * per_step, 2 * num_workers), MAX_READ_AHEAD * num_workers)
+        # Two steps may be lent: a trainer that takes the next still holds the last.
+        self.ring = Ring(layout, ahead + 2 * per_step, max_lent=2 * per_step)
+        self._read, self._name_of, self._num_workers = read, name_of, num_workers
+        self._next_out = self._next_in = first
+        self._ahead, self._trainer, self._closed = ahead, os.getpid(), False
+        self._done: dict[int, int] = {}  # number -> slot
+        self._marks = np.frombuffer(mmap(-1, 8 * num_workers), np.int64)  # the sample that each reader is reading
+        self._marks[:] = NOTHING
+        self._note = mmap(-1, NOTE_BYTES * num_workers)
+        self._tasks_out, self._tasks_in = os.pipe()
+        self._answers_out, self._answers_in = os.pipe()
+        self._readers = [self._start(number) for number in range(num_workers)]
+        os.close(self._tasks_out)
+        os.close(self._answers_in)
+        self._poll = select.poll()
+        for descriptor in (self._answers_out, *(reader.alive for reader in self._readers)):
+            self._poll.register(descriptor, select.POLLIN)
+        atexit.register(self.close)
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            self.ring.pin()
+        self._hand_out()
+
+    def batches(self, *, trim: bool) -> Iterator[tuple[Batch, list[BadSample]]]:
+        """The micro-batches in order, without end, and what of each cannot be used."""
+        while True:
+            while self._next_in not in self._done:
+                self._hand_out()
+                self._hear()
+            slot = self._done.pop(self._next_in)
+            self._next_in += 1
+            bad = self.ring.slots[slot].bad()
+            self._hand_out()
+            yield self.ring.lend(slot, trim=trim), bad
+
+    def close(self) -> None:
+        """End the processes; batches that were lent stay good."""
+        if self._closed or os.getpid() != self._trainer:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        for reader in self._readers:
+            os.kill(reader.pid, signal.SIGKILL)
+        for reader in self._readers:
+            os.waitpid(reader.pid, 0)
+            os.close(reader.alive)
+        os.close(self._tasks_in)
+        os.close(self._answers_out)
+        self.ring.unpin()
+
+    def _hand_out(self) -> None:
+        while self._next_out - self._next_in < self._ahead and (slot := self.ring.take_free()) is not None:
+            os.write(self._tasks_in, RECORD.pack(self._next_out, slot, NOTHING))
+            self._next_out += 1
+
+    def _hear(self) -> None:
+        """Wait for an answer; DataError where a reader failed or is gone."""
+        ready = {descriptor for descriptor, _ in self._poll.poll()}
+        answers = os.read(self._answers_out, RECORD.size * 64) if self._answers_out in ready else b""
+        if answers:  # none is the end of the last reader
+            for number, slot, reader in RECORD.iter_unpack(answers):
+                if number == FAILED:
+                    self._raise_failure(reader)
+                self._done[number] = slot
+            return
+        for reader in self._readers:
+            if reader.alive in ready:
+                self._raise_death(reader)
+
+    def _raise_failure(self, number: int) -> None:
+        kind, _, text = self._note[number * NOTE_BYTES : (number + 1) * NOTE_BYTES].rstrip(b"\0").partition(b"\n")
+        said = text.decode(errors="replace")
+        raise DataError(said) if kind == DataError.__name__.encode() else RuntimeError(f"a reader failed:\n{said}")
+
+    def _raise_death(self, reader: Reader) -> None:
+        status = os.waitstatus_to_exitcode(os.waitpid(reader.pid, 0)[1])
+        self._readers.remove(reader)
+        self._poll.unregister(reader.alive)
+        os.close(reader.alive)
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+        sample = int(self._marks[reader.number])
+        where = "between two samples" if sample == NOTHING else f"while it read {self._name_of(sample)}"
         raise DataError(
-            f"a reader process ended unexpectedly ({error}); often the machine, the job or /dev/shm ran out of memory: "
-            f"lower data.num_workers ({num_workers}), or set it to 0 to read in the training process"
-        ) from error
-    finally:
-        end()
-        atexit.unregister(end)
+            f"reader process {reader.number + 1} of data.num_workers ({self._num_workers}) {how} {where}; SIGKILL "
+            "often means that the machine or the job ran out of memory: lower data.num_workers, or set it to 0 to "
+            "read in the training process"
+        )
+
+    def _start(self, number: int) -> Reader:
+        alive, held = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            os.close(held)
+            return Reader(number, pid, alive)
+        status = 1
+        try:
+            os.close(alive)
+            os.close(self._tasks_in)
+            os.close(self._answers_out)
+            _settle(self._trainer)
+            self._serve(number)
+            status = 0
+        finally:
+            os._exit(status)  # nothing of the trainer's own ending is a reader's business
+
+    def _serve(self, number: int) -> None:
+        mark = partial(self._marks.__setitem__, number)
+        while record := os.read(self._tasks_out, RECORD.size):
+            task, slot, _ = RECORD.unpack(record)
+            try:
+                self._read(task, self.ring.slots[slot], mark)
+            except Exception as error:
+                self._say(number, error)
+                return
+            mark(NOTHING)
+            os.write(self._answers_in, RECORD.pack(task, slot, number))
+
+    def _say(self, number: int, error: Exception) -> None:
+        text = str(error) if isinstance(error, DataError) else traceback.format_exc()[-NOTE_BYTES // 2 :]
+        said = f"{type(error).__name__}\n{text}".encode()[:NOTE_BYTES]
+        self._note[number * NOTE_BYTES : number * NOTE_BYTES + len(said)] = said
+        os.write(self._answers_in, RECORD.pack(FAILED, NOTHING, number))
+        time.sleep(END_SECONDS)  # the trainer ends it; were it gone first, its death would be told and not its words
 
 
-def _end(items: Iterator) -> None:
-    """Ask the readers to stop, and stop those that hang."""
-    items._shutdown_workers()
-    for reader in items._workers:
-        if reader.is_alive():
-            reader.kill()
-
-
-@contextmanager
-def _child_signals_kept() -> Iterator[None]:
-    """Undo torch's handler of SIGCHLD, which raises a reader's death out of any line of the training."""
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-
-
-class _CountFrom:
-    def __init__(self, first: int) -> None:
-        self._first = first
-
-    def __iter__(self) -> Iterator[int]:
-        return count(self._first)
-
-
-class _MicroBatches(Dataset):
-    """Micro-batches by number. Only the images travel through shared memory: for small arrays a pipe is faster."""
-
-    def __init__(self, read: Read) -> None:
-        self._read = read
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, list[np.ndarray], list[Fault]]:
-        batch, faults = self._read(number)
-        images_BCHW, *rest = (getattr(batch, field.name) for field in fields(batch))
-        return images_BCHW, [tensor.numpy() for tensor in rest], faults
-
-
-def _as_it_is(item: object) -> object:
-    return item
-
-
-def _settle(parent: int, worker: int) -> None:
-    """One thread per reader, and death with the parent, however that dies."""
+def _settle(trainer: int) -> None:
+    """One thread per reader, and death with the trainer, however that dies."""
     torch.set_num_threads(1)
+    forget_connections()
     # Ctrl-C and the end of a job's time reach the whole group, but the trainer may want another batch before it saves.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Linux can end them at once; elsewhere torch's own watch does it within seconds.
+    # Linux ends them at once; elsewhere the pipe of tasks closes, and they end when they ask for the next.
     if hasattr(ctypes.CDLL(None), "prctl"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != trainer:
             os._exit(1)

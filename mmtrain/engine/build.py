@@ -1,5 +1,6 @@
 """Put a run together on this rank: data, groups, model, objectives, engine."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
 from mmtrain.engine.pipeline import PipelinePasses
 from mmtrain.engine.stages import stage_layers
-from mmtrain.engine.zero import ZeroEngine, open_deepspeed
+from mmtrain.engine.states import States
+from mmtrain.engine.uncut import UncutStates
+from mmtrain.engine.zero import ZeroStates
 from mmtrain.model.depth import Part, layers_of
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
@@ -28,6 +32,7 @@ from mmtrain.parallel.groups import Groups, start
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.slices import Slice
 
+LOG = logging.getLogger("mmtrain.engine")
 VOCAB_MULTIPLE = 128  # Shoeybi et al. 2019 pad to it; the padding is the same for every layout, or losses would differ
 
 
@@ -57,15 +62,25 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         dp=grid.dp,
         dp_rank=grid.coord(launch.rank).dp,
         trim=grid.pp == 1,  # stages exchange packets of one shape
+        needs_images=grid.coord(launch.rank).pp == 0,
         tokenizer=tokenizer,
     )
 
 
-def open_heldout(plan: RunConfig, tokenizer: Tokenizer) -> HeldOut | None:
+def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldOut | None:
     """The held-out split, None where the run has none. DataError where it cannot be used."""
     if not plan.data.heldout:
         return None
-    return HeldOut(plan.data, plan.model, plan.mlm, tokenizer, seed=plan.seed, num_pairs=plan.eval.num_pairs)
+    grid = Grid.over(launch.world_size, plan.parallel.tp, plan.parallel.pp)
+    return HeldOut(
+        plan.data,
+        plan.model,
+        plan.mlm,
+        tokenizer,
+        seed=plan.seed,
+        num_pairs=plan.eval.num_pairs,
+        needs_images=grid.coord(launch.rank).pp == 0,
+    )
 
 
 def join(plan: RunConfig, launch: Launch) -> Place:
@@ -78,7 +93,7 @@ def join(plan: RunConfig, launch: Launch) -> Place:
 
 
 def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionLanguageModel, dict[str, Slice]]:
-    """This stage's part of the model with its first weights, the same on every layout, and which part of each it has."""
+    """This stage's part of the model with its first weights, the same on every layout, and which slice each is."""
     vocab_size = padded_vocab_size(num_pieces)
     part = Part.cut(plan.model, stage_layers(plan, vocab_size), place.groups.coord.pp)
     model = VisionLanguageModel(plan, vocab_size, part)
@@ -95,14 +110,21 @@ def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> 
     return Evaluation(heldout, layout, place.groups, place.device, plan.train.micro_batch_size, plan.eval.num_pictures)
 
 
-def build_engine(plan: RunConfig, place: Place, *, num_pieces: int, evaluation: Evaluation | None = None) -> ZeroEngine:
-    """The engine of `plan`, ready for its first step."""
+def build_engine(
+    plan: RunConfig,
+    place: Place,
+    *,
+    num_pieces: int,
+    evaluation: Evaluation | None = None,
+    holder: type[States] | None = None,
+) -> ParallelEngine:
+    """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given."""
     model, slices = build_model(plan, place, num_pieces)
-    engine = open_deepspeed(plan, model, place.groups, place.device, place.dtype)
-    return ZeroEngine(
+    states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)
+    return ParallelEngine(
         plan,
-        engine,
-        build_passes(plan, place, engine, model),
+        states,
+        build_passes(plan, place, states, model),
         Mixture(plan.loss, plan.itc, place.groups.data),
         place.groups,
         slices,
@@ -112,11 +134,20 @@ def build_engine(plan: RunConfig, place: Place, *, num_pieces: int, evaluation: 
     )
 
 
-def build_passes(plan: RunConfig, place: Place, runs: Callable[..., Any], model: VisionLanguageModel) -> Passes:
-    """How micro-batches go through this stage; `runs` is what is called, the model itself or an engine around it."""
+def holder_for(plan: RunConfig, groups: Groups) -> type[States]:
+    """DeepSpeed's ZeRO, except where one data-parallel rank holds everything: it would only cost time."""
+    if groups.grid.dp > 1:
+        return ZeroStates
+    if groups.rank == 0:
+        LOG.info("one data-parallel rank holds all states: zero.stage=%d has nothing to cut", plan.zero.stage)
+    return UncutStates
+
+
+def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model: VisionLanguageModel) -> Passes:
+    """How micro-batches go through `stage`: the states around the model, or to infer only the model itself."""
     if plan.parallel.pp == 1:
-        return StraightPasses(runs, place.device)
-    return PipelinePasses(runs, model, plan.parallel, place.device, place.dtype)
+        return StraightPasses(stage, place.device)
+    return PipelinePasses(stage, model, plan.parallel, place.groups.pipe, device=place.device, dtype=place.dtype)
 
 
 def refuse_used(run_dir: Path) -> str | None:

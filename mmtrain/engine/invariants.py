@@ -10,8 +10,17 @@ import torch.distributed as dist
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.model.vlm import VisionLanguageModel
-from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
+
+
+AXES = ("pp", "dp", "tp")
+ALIKE_ALONG = {  # along which axes of the grid the ranks must hold the same
+    "step": AXES,
+    "config": AXES,
+    "replicated weights": ("tp",),
+    "weights": ("dp",),
+    "hard negatives": ("pp", "tp"),
+}
 
 
 class InvariantError(Exception):
@@ -19,10 +28,10 @@ class InvariantError(Exception):
 
 
 class Invariants:
-    """Same step and config on all ranks, equal replicas along dp and tp, equal negatives along pp, finite gradients."""
+    """Same step and config on all ranks, equal replicas along dp and tp, equal negatives along tp and pp, finite gradients."""
 
-    def __init__(self, plan: RunConfig, groups: Groups, device: torch.device) -> None:
-        self.plan, self.groups, self.device = plan, groups, device
+    def __init__(self, plan: RunConfig, groups: Groups) -> None:
+        self.plan, self.groups = plan, groups
         self.config_digest = _digest(json.dumps(plan.model_dump(mode="json", exclude={"run_dir"})).encode())
 
     def are_due(self, num_steps_done: int) -> bool:
@@ -30,39 +39,61 @@ class Invariants:
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
     def check(self, num_steps_done: int, model: VisionLanguageModel, gradients: Iterable[torch.Tensor]) -> None:
-        """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step."""
-        self._agree("step", num_steps_done, dist.group.WORLD)
-        self._agree("config", self.config_digest, dist.group.WORLD)
-        self._agree("replicated weights", self._digest_of(model, uncut_only=True), self.groups.tensor)
-        if self.plan.zero.stage < 3:
-            self._agree("weights", self._digest_of(model, uncut_only=False), self.groups.data)
-        if model.last_draw is not None or self.groups.grid.pp > 1:
-            self._agree("hard negatives", _digest(_bytes(model.last_draw)), self.groups.pipe)
-        bad = float(sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients))
-        if sum_floats([bad], dist.group.WORLD, self.device)[0]:
-            raise InvariantError(
-                f"step {num_steps_done + 1}: {bad:g} gradients of this rank, or some elsewhere, are not finite"
-            )
+        """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step.
 
-    def _agree(self, what: str, own: Any, group: dist.ProcessGroup) -> None:
-        """None stands for a rank that has nothing to say of it."""
-        if group.size() == 1:
-            return
-        found: list[Any] = [None] * group.size()
-        dist.all_gather_object(found, own, group=group)
-        said = {dist.get_global_rank(group, place): other for place, other in enumerate(found) if other is not None}
-        if len(set(said.values())) > 1:
-            raise InvariantError(f"the ranks do not agree on their {what}: {said}")
+        Each rank hears what all others found, so that all of them stop, also those that nothing is wrong with.
+        """
+        own = {
+            "step": num_steps_done,
+            "config": self.config_digest,
+            "replicated weights": self._digest_of(model, uncut_only=True),
+            "weights": self._digest_of(model, uncut_only=False) if self.plan.zero.stage < 3 else None,
+            "hard negatives": _digest(_bytes(model.last_draw)),
+            "not finite": sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients),
+        }
+        found = self._found_everywhere(own)
+        for what, axes in ALIKE_ALONG.items():
+            self._refuse_differences(what, axes, [said[what] for said in found])
+        bad = {rank: said["not finite"] for rank, said in enumerate(found) if said["not finite"]}
+        if bad:
+            raise InvariantError(f"step {num_steps_done + 1}: gradients are not finite; how many of each rank: {bad}")
+
+    def _found_everywhere(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        found = [own] * self.groups.grid.world_size
+        if len(found) > 1:
+            dist.all_gather_object(found, own)
+        return found
+
+    def _refuse_differences(self, what: str, axes: tuple[str, ...], said: list[Any]) -> None:
+        """`said` by rank; None stands for a rank that has nothing to say of it."""
+        alike: dict[tuple[int, ...], dict[int, Any]] = {}
+        for rank, value in enumerate(said):
+            coord = self.groups.grid.coord(rank)
+            others = tuple(getattr(coord, axis) for axis in AXES if axis not in axes)
+            if value is not None:
+                alike.setdefault(others, {})[rank] = value
+        for ranks in alike.values():
+            if len(set(ranks.values())) > 1:
+                raise InvariantError(f"the ranks do not agree on their {what}: {ranks}")
 
     @staticmethod
     def _digest_of(model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
-        """Of this rank's weights, or of those that tensor parallelism does not cut; ZeRO-3's part where it keeps one."""
+        """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
-            getattr(param, "ds_tensor", param)
+            _own_part(param)
             for param in model.parameters()
             if not (uncut_only and getattr(param, "tensor_model_parallel", False))
         ]
         return _digest(b"".join(_bytes(param) or b"" for param in params))
+
+
+def _own_part(param: torch.nn.Parameter) -> torch.Tensor:
+    """What this rank holds of a weight; what ZeRO-3 fills the last rank's part up with is memory as it was found."""
+    part = getattr(param, "ds_tensor", None)
+    if part is None:
+        return param
+    num_before = part.numel() * dist.get_rank(param.ds_process_group)
+    return part[: max(0, param.ds_numel - num_before)]
 
 
 def _bytes(tensor: torch.Tensor | None) -> bytes | None:

@@ -1,6 +1,6 @@
 """How micro-batches go through the model on one stage: forward, loss and backward, one after the other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,10 @@ class Passes(Protocol):
 
     sees_features: bool
 
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches as all stages see them: what one could not read is empty for all."""
+        ...
+
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         """Forward and backward of every micro-batch; the detached losses of each on the last stage, else none."""
         ...
@@ -32,24 +36,26 @@ def detached(losses: Losses) -> Losses:
 
 
 class StraightPasses:
-    """One stage that holds the whole depth."""
+    """One stage that holds the whole depth. To train, `stage` must be the states around the model."""
 
     sees_features = True
 
-    def __init__(self, engine: Any, device: torch.device) -> None:
-        self.engine, self.device = engine, device
+    def __init__(self, stage: Callable[..., Any], device: torch.device) -> None:
+        self.stage, self.device = stage, device
+
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        return list(batches)
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         found = []
         for number, batch in enumerate(batches, 1):
-            features = self.engine(plan_rows(batch, layout).to(self.device))
+            features = self.stage(plan_rows(batch, layout).to(self.device))
             losses = loss_of(features, batch.to(self.device))
-            self.engine.set_gradient_accumulation_boundary(number == len(batches))
-            self.engine.backward(losses["loss"], scale_wrt_gas=False)
+            self.stage.backward(losses["loss"], is_last=number == len(batches))
             found.append(detached(losses))
         return found
 
     def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features | None]]:
         for batch in batches:
             with torch.no_grad():
-                yield batch.to(self.device), self.engine(plan_rows(batch, layout).to(self.device))
+                yield batch.to(self.device), self.stage(plan_rows(batch, layout).to(self.device))

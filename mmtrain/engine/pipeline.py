@@ -1,20 +1,23 @@
 """Micro-batches through pipeline stages, by megatron-core's 1F1B schedule (Narayanan et al. 2021, section 2.2).
 
-Each stage is one module under one ZeRO engine. The schedule's own backward would go behind the engine's back and leave
-gradients unreduced; ours goes through it: on a stage that is not the last, the loss is the sum of output x its gradient.
+Each stage is one module whose states do their own backward. The schedule's would go behind their back and leave
+gradients unreduced; so on a stage that is not the last, the loss is the sum of output x its gradient.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.schema import ParallelConfig
+from mmtrain.engine.agreement import agree_on_samples
 from mmtrain.engine.passes import Losses, LossOf, detached
+from mmtrain.engine.states import States
 from mmtrain.model.packet import PacketShape
 from mmtrain.model.rows import Layout, Rows, plan_rows
 from mmtrain.model.vlm import VisionLanguageModel
@@ -27,10 +30,10 @@ class Adapter(torch.nn.Module):
 
     model_type = None
 
-    def __init__(self, engine: Any, config: TransformerConfig) -> None:
+    def __init__(self, stage: Any, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self._run, self._packet = [engine], None  # in a list, so that the engine does not become a submodule
+        self._run, self._packet = [stage], None  # in a list, so that it does not become a submodule
 
     def set_input_tensor(self, tensor: torch.Tensor | list[torch.Tensor | None] | None) -> None:
         """Called by the schedule with what the stage before sent; None on the first stage."""
@@ -45,14 +48,20 @@ class PipelinePasses:
 
     def __init__(
         self,
-        engine: Any,
+        stage: Any,
         model: VisionLanguageModel,
         parallel: ParallelConfig,
+        pipe: dist.ProcessGroup,
+        *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.engine, self.model, self.parallel, self.device, self.dtype = engine, model, parallel, device, dtype
+        self.stage, self.model, self.parallel, self.pipe = stage, model, parallel, pipe
+        self.device, self.dtype = device, dtype
         self.sees_features = model.part.is_last
+
+    def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
+        return agree_on_samples(batches, self.pipe, self.device)
 
     def train(self, batches: list[Batch], layout: Layout, loss_of: LossOf) -> list[Losses]:
         num_batches = len(batches)
@@ -61,7 +70,7 @@ class PipelinePasses:
             losses = loss_of(features, batch)
             return losses["loss"] * num_batches, detached(losses)  # the schedule divides by their number
 
-        with using_backward_step(_BackwardThroughEngine(self.engine, num_batches)):
+        with using_backward_step(_BackwardThroughStates(self.stage, num_batches)):
             return self._schedule(batches, layout, read, forward_only=False)
 
     def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features | None]]:
@@ -71,6 +80,7 @@ class PipelinePasses:
         remaining = iter(batches)
         # As many at a time as there are stages: more would keep more features than needed, fewer would idle stages.
         while some := list(islice(remaining, self.parallel.pp)):
+            some = self.agreed(some)
             with torch.no_grad():
                 found = self._schedule(some, layout, read, forward_only=True)
             yield from found or ((batch, None) for batch in some)
@@ -86,7 +96,7 @@ class PipelinePasses:
         return get_forward_backward_func()(
             forward_step_func=forward_step,
             data_iterator=iter(planned),
-            model=Adapter(self.engine, self._config(shape)),
+            model=Adapter(self.stage, self._config(shape)),
             num_microbatches=len(batches),
             seq_length=shape.length * shape.unit,
             micro_batch_size=len(batches[0].places_B),
@@ -110,11 +120,11 @@ class PipelinePasses:
         )
 
 
-class _BackwardThroughEngine:
-    """megatron's `backward_step` in the engine's hands; the last of the micro-batches closes the accumulation."""
+class _BackwardThroughStates:
+    """megatron's `backward_step` in the hands of the states; the last of the micro-batches closes the accumulation."""
 
-    def __init__(self, engine: Any, num_batches: int) -> None:
-        self.engine, self.num_batches, self.num_done = engine, num_batches, 0
+    def __init__(self, states: States, num_batches: int) -> None:
+        self.states, self.num_batches, self.num_done = states, num_batches, 0
 
     def __call__(
         self, input_tensor: Any, output_tensor: Any, output_tensor_grad: Any, model_type: Any, config: Any
@@ -124,14 +134,9 @@ class _BackwardThroughEngine:
         for tensor in came_in:
             if tensor is not None:
                 tensor.retain_grad()
-        if self.num_done and hasattr(self.engine.optimizer, "micro_step_id"):
-            # The engine takes the next forward for the end of a micro-batch, and without one would overwrite the gradients
-            # of the backward before; here two backwards may follow each other.
-            self.engine.optimizer.clear_backward_seen_flag()
         self.num_done += 1
-        self.engine.set_gradient_accumulation_boundary(self.num_done == self.num_batches)
         loss = output if grad is None else (output * grad).sum()
-        self.engine.backward(loss, scale_wrt_gas=False)
+        self.states.backward(loss, is_last=self.num_done == self.num_batches)
         grads = [None if tensor is None else tensor.grad for tensor in came_in]
         return grads if isinstance(input_tensor, list) else grads[0]
 

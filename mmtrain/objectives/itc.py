@@ -1,9 +1,9 @@
 """Image-text contrast: symmetric InfoNCE over the pairs of all data-parallel ranks together.
 
-Two modes. Over a micro-batch, the keys are gathered with their gradient. Over the whole global batch, a first pass without
-gradients brings the features of every micro-batch; the loss and its gradient with respect to each feature are computed
-here, by blocks of queries, and the training pass feeds them back, so the result is that of one process with one
-micro-batch (after Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
+Two modes. Over a micro-batch, the keys are gathered with their gradient. Over the whole global batch, a first pass
+without gradients brings the features of every micro-batch; the loss and its gradient with respect to each feature are
+computed here, by blocks of queries, and the training pass feeds them back, so the result is that of one process with
+one micro-batch (after Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
 
 Axes: B samples of this rank, Q queries of a block, N samples of all ranks, E shared embedding.
 """

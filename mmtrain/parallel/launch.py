@@ -4,7 +4,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
@@ -15,6 +16,8 @@ EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
 )
 REFUSED = 2  # exit code of a run that cannot start or go on as it was asked for
 HEAD_START_SECONDS = 2.0
+GONE = "by peer"  # in gloo's words for a connection that another rank's end has closed
+LAUNCHER_SECONDS = 10.0  # for the launcher to notice that a rank has ended, and to end the others
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[typ
     """The exit code of `work`; one of `refusals` becomes its message on stderr and exit code 2, without a traceback.
 
     What every rank finds is said by the first one only: the others give it a head start, because a launcher ends all
-    ranks as soon as one has ended. What only one rank finds is said by that one.
+    ranks as soon as one has ended. What only one rank finds is said by that one. A rank that is left alone waits for
+    the launcher to end it: why the other one ended is for that one to say, and for its exit code.
     """
     try:
         return work()
@@ -58,3 +62,17 @@ def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[typ
         if launch.rank == 0 or getattr(refusal, "of_one_rank", False):
             print(f"mmtrain: {refusal}", file=sys.stderr, flush=True)
         return REFUSED
+    except Exception as error:
+        if launch.world_size > 1 and GONE in str(error):
+            time.sleep(LAUNCHER_SECONDS)
+        raise
+
+
+@contextmanager
+def on_this_rank(refusal: type[Exception]) -> Iterator[None]:
+    """What is refused inside was found amid the run by this rank, perhaps by no other, so this rank says it."""
+    try:
+        yield
+    except refusal as found:
+        found.of_one_rank = True
+        raise

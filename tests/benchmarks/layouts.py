@@ -10,6 +10,7 @@ misses a bound. With `micro_batch` negatives, ITC contrasts the 8 samples that d
 AdamW divides an entry's gradient by its own size, so entries whose gradient is itself rounding move by the sign of it.
 With epsilon 1e-8 that is seen in one entry of a tensor or two (a gradient of -7.5e-8 on one process and -9.4e-8 on tp2,
 where the tensor's are 2e-2, moved a weight 6e-4 of the largest apart); 1e-6, as BERT trained with, keeps it out.
+One data-parallel rank has nothing to cut, and a run there leaves ZeRO out: that is the third way, beside ZeRO's two.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tests.comparison import Distance, Ranks, distance, is_key_bias, train_on
+from tests.comparison import Distance, Ranks, Run, distance, is_key_bias, train_on
 from tests.helpers import tiny_plan
 
-NUM_STEPS, BLOCK = 5, 8  # optimizer steps; samples of one micro-batch over the data-parallel ranks
+NUM_STEPS, BLOCK, HEAD_SIZE = 5, 8, 8  # optimizer steps; samples of a micro-batch over the dp ranks; of tiny_plan
 LEARNING_RATE, EPSILON = 1e-3, 1e-6
 BOUND = 1e-4  # of losses and norms relative to their size, of entries relative to the tensor's largest
 LAYOUTS = (
@@ -57,14 +58,20 @@ def plan_of(ranks: Ranks, gather: str, negatives: str) -> Any:
     )
 
 
+def runs_of(ranks: Ranks) -> dict[tuple[str, str], Run]:
+    """The runs of a layout by how weights are gathered and what ITC contrasts."""
+    kinds = itertools.product(GATHERS, NEGATIVES)
+    runs = {kind: Run(plan_of(ranks, *kind), NUM_STEPS) for kind in kinds}
+    if ranks.dp == 1:  # what a run takes by itself there
+        runs |= {("(uncut)", kind): Run(plan_of(ranks, "auto", kind), NUM_STEPS, under_zero=False) for kind in NEGATIVES}
+    return runs
+
+
 def rows_of(ranks: Ranks, alone: dict[str, Any]) -> list[tuple[list[str], Distance]]:
     """The rows of a layout beside `alone`, one process by negatives, each with what was measured."""
-    kinds = list(itertools.product(GATHERS, NEGATIVES))
-    found = train_on(ranks.world_size, {kind: plan_of(ranks, *kind) for kind in kinds}, NUM_STEPS)
-    head_size = plan_of(ranks, *kinds[0]).model.head_size
     rows = []
-    for gather, negatives in kinds:
-        far = distance(found[gather, negatives], alone[negatives], head_size)
+    for (gather, negatives), found in train_on(ranks.world_size, runs_of(ranks)).items():
+        far = distance(found, alone[negatives], HEAD_SIZE)
         measured = (far.losses, far.grad_norm, far.gradient[0], far.weight[0], far.key_bias)
         rows.append(([str(ranks), gather, negatives, *(f"{value:.1e}" for value in measured)], far))
     return rows
@@ -96,7 +103,7 @@ def main() -> int:
     print(_line(COLUMNS, asked.markdown))
     if asked.markdown:
         print(_line(["---"] * len(COLUMNS), True))
-    alone = train_on(1, {kind: plan_of(Ranks(), "per_use", kind) for kind in NEGATIVES}, NUM_STEPS)
+    alone = train_on(1, {kind: Run(plan_of(Ranks(), "per_use", kind), NUM_STEPS) for kind in NEGATIVES})
     num_missed = 0
     for ranks in chosen:
         for row, far in rows_of(ranks, alone):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from mmtrain.data.augment import fit, mirror, random_crop
 from mmtrain.data.draws import Purpose, generator
-from mmtrain.data.images import ImageError, decode, fit, mirror, random_crop
+from mmtrain.data.images import ImageError, decode
 from tests.unit.data.made import picture
 
 

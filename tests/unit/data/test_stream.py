@@ -300,7 +300,7 @@ def test_a_reader_that_dies_ends_in_one_clear_error(good_set: Path, tokenizer_pa
     stream = open_stream(good_set, tokenizer_path, num_workers=1)
     stream.take(4)
     (reader,) = children_of(os.getpid())
-    with pytest.raises(DataError, match=r"a reader process ended unexpectedly.*data.num_workers \(1\)"):
+    with pytest.raises(DataError, match=r"reader process 1 of data.num_workers \(1\) was ended by SIGKILL"):
         os.kill(reader, signal.SIGKILL)
         for _ in range(100):
             stream.take(4)

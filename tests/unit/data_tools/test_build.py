@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_tools.build import BuildSettings, build_shards
+from data_tools.build import BuildSettings, Effort, build_shards
 from data_tools.images import ImageRules
 from data_tools.pack import Sample, write_shard
-from data_tools.sources import Columns, read_rows
+from data_tools.selection import CutRules
+from data_tools.sources import SourceOptions, read_rows
+from data_tools.tables import Columns
 from mmtrain.data.index import DataError, find_shards, open_index, read_manifest, read_part
 
 
@@ -20,8 +22,9 @@ def write_image(path: Path, level: int = 0) -> Path:
     return path
 
 
-def build(place: Path, out: Path, processes: int = 1, **settings):
-    return build_shards(place, Columns(), out, BuildSettings(**settings), processes)
+def build(place: Path, out: Path, processes: int = 1, samples_per_shard: int = 1000, **settings):
+    rules = BuildSettings(cut=CutRules(samples_per_shard), **settings)
+    return build_shards([str(place)], out, rules, effort=Effort(processes))
 
 
 def packed(folder: Path) -> list[tuple[str, str, dict]]:
@@ -33,6 +36,11 @@ def packed(folder: Path) -> list[tuple[str, str, dict]]:
             said = json.loads(read_part(shard, parts["json"]))
             found.append((key, read_part(shard, parts["txt"]).decode(), said))
     return found
+
+
+def left_out(folder: Path) -> list[dict[str, str]]:
+    """What the build says that it left out."""
+    return [json.loads(line) for line in (folder / "left_out.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -47,7 +55,7 @@ def table(tmp_path) -> Path:
 
 def test_a_table_is_packed_in_its_order(table, tmp_path):
     report = build(table, tmp_path / "out", samples_per_shard=15)
-    assert (report.num_packed, report.num_shards, report.left_out) == (40, 3, ())
+    assert (report.num_packed, report.num_shards, len(report.left_out)) == (40, 3, 0)
     assert [caption for _, caption, _ in packed(tmp_path / "out")] == [f"picture, {n}" for n in range(40)]
     manifest = read_manifest(tmp_path / "out")
     assert manifest.num_samples == 40 and manifest.statistics["num_distinct_captions"] == 40
@@ -57,7 +65,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(table, tmp_path):
     for processes in (1, 2):
         build(table, tmp_path / f"out{processes}", processes, samples_per_shard=15, images=ImageRules(resize=8))
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("out1", "out2"))
-    assert one == two and len(one) == 3 * 2 + 2
+    assert one == two and len(one) == 3 * 2 + 3
 
 
 def test_a_seed_shuffles_the_same_pairs_the_same_way(table, tmp_path):
@@ -73,8 +81,8 @@ def test_tsv_jsonl_and_other_column_names_are_read(tmp_path):
     (tmp_path / "t.tsv").write_text("file\ttext\na.jpg\tone, two\n")
     (tmp_path / "l.jsonl").write_text(json.dumps({"file": "a.jpg", "text": "one, two"}) + "\n\n")
     for name in ("t.tsv", "l.jsonl"):
-        (row,) = read_rows(tmp_path / name, Columns("file", "text"))
-        assert (row.image, row.caption) == (tmp_path / "a.jpg", "one, two")
+        (row,) = read_rows([str(tmp_path / name)], SourceOptions(Columns("file", "text")))
+        assert (row.image, row.captions) == (tmp_path / "a.jpg", ("one, two",))
 
 
 def test_a_folder_pairs_images_with_the_texts_beside_them_and_names_what_has_no_partner(tmp_path):
@@ -85,7 +93,8 @@ def test_a_folder_pairs_images_with_the_texts_beside_them_and_names_what_has_no_
         (folder / name).write_text(f"  about\n {name} ")
     report = build(folder, tmp_path / "out")
     assert [caption for _, caption, _ in packed(tmp_path / "out")] == ["about a.txt", "about deep/b.txt"]
-    assert {one.source: one.reason for one in report.left_out} == {
+    assert len(report.left_out) == 3
+    assert {one["source"]: one["reason"] for one in left_out(tmp_path / "out")} == {
         "alone.jpg": "missing caption",
         "lost.txt": "missing image",
         "old.gif": "not a JPEG, PNG or WebP image",
@@ -112,8 +121,7 @@ def test_what_is_left_out_is_named_with_its_reason_and_moves_no_other_key(tmp_pa
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     report = build(tmp_path / "pairs.jsonl", tmp_path / "out")
     assert [key for key, _, _ in packed(tmp_path / "out")] == ["00000000", "00000010"]
-    listed = [json.loads(line) for line in (tmp_path / "out/left_out.jsonl").read_text().splitlines()]
-    assert [(one["key"], one["source"], one["reason"]) for one in listed] == [
+    assert [(one["key"], one["source"], one["reason"]) for one in left_out(tmp_path / "out")] == [
         ("00000001", "text.jpg", "not a JPEG, PNG or WebP image"),
         ("00000002", "empty.jpg", "empty file"),
         ("00000003", "nowhere.jpg", "missing file"),
@@ -134,7 +142,8 @@ def test_what_is_left_out_is_named_with_its_reason_and_moves_no_other_key(tmp_pa
         ("pairs.csv", b"", "no column 'image'; its columns are: none"),
         ("pairs.csv", b"image,caption\na.jpg,caf\xe9\n", "is not UTF-8 text"),
         ("pairs.csv", b"image,caption\nnowhere.jpg,x\n", "no usable pair.*missing file 1 times"),
-        ("pairs.parquet", b"", "wanted a folder of images or a file that ends in .csv"),
+        ("pairs.parquet", b"", "is not a Parquet table"),
+        ("pairs.xml", b"", "wanted a folder of images or of shards, or a file that ends in .csv"),
     ],
 )
 def test_an_input_that_cannot_be_used_at_all_is_one_sentence(tmp_path, name, content, sentence):

@@ -62,7 +62,7 @@ def test_missing_strange_and_badly_indexed_shards_are_named(shards):
     strange = shards / "train-000009.tar"
     strange.write_bytes((shards / "train-000001.tar").read_bytes())
     sidecar = index_path(shards / "train-000002.tar")
-    sidecar.write_text(sidecar.read_text().replace("00000021", "00000099"))
+    sidecar.write_bytes(sidecar.read_bytes().replace(b"00000021", b"00000099"))
     found = faults(shards)
     assert "train-000000.tar: (no sample): is in the manifest but missing" in found
     assert "train-000009.tar: (no sample): is not in the manifest" in found

@@ -1,6 +1,6 @@
 """A held-out split and a model whose answers are written down, for tests of how they are scored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,9 @@ class WrittenSplit:
     def __len__(self) -> int:
         return NUM_PAIRS
 
-    def batches(self, batch_size: int, *, dp: int = 1, dp_rank: int = 0, twins: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, *, dp: int = 1, dp_rank: int = 0, twins: bool = False, trim: bool = True
+    ) -> Iterator[Batch]:
         """Cut as HeldOut cuts, the last batch padded with empty places."""
         for start in range(0, NUM_PAIRS, dp * batch_size):
             batch = made_batch(range(first := start + dp_rank * batch_size, first + batch_size))
@@ -54,35 +56,42 @@ def written_answers() -> dict[str, torch.Tensor]:
     }
 
 
-def written_model() -> Callable[[Batch, Layout], Features]:
-    """A forward pass that reads its answers off the page; a twin's batch is asked for by the shorter layout."""
-    said = written_answers()
-    said["labels"][:, ::5, 1] = IGNORED_LABEL
+class WrittenPasses:
+    """A model that reads its answers off the page; it knows a twin's batch by the shorter layout."""
 
-    def forward(batch: Batch, layout: Layout) -> Features:
-        at, is_twin = batch.places_B, layout != EVERY
+    sees_features = True
+
+    def __init__(self) -> None:
+        self.said = written_answers()
+        self.said["labels"][:, ::5, 1] = IGNORED_LABEL
+
+    def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features]]:
+        """Each batch with its features."""
+        for batch in batches:
+            yield batch, self._features(batch, is_twin=layout != EVERY)
+
+    def _features(self, batch: Batch, *, is_twin: bool) -> Features:
+        said, at = self.said, batch.places_B
         matched = ("positive", "negative_image", "negative_text")
-        whole = (batch.has_image_B & batch.has_text_B)[:, None]
-        labels = said["labels"][:, at].masked_fill(~whole, IGNORED_LABEL).flatten(1)
+        whole_B = batch.has_image_B & batch.has_text_B
+        labels = said["labels"][:, at].masked_fill(~whole_B[:, None], IGNORED_LABEL).flatten(1)
         logits = said["tokens"][:, at].flatten(1, 2)
         found = Features(image_BE=said["image"][at], text_BE=said["twin" if is_twin else "text"][at])
         if is_twin:
             return found | Features(match_logits={"positive": said["match"][3, at]})
         return found | Features(
-            has_negative_B=said["has_negative"][at] & whole[:, 0],
+            has_negative_B=said["has_negative"][at] & whole_B,
             match_logits={kind: said["match"][number, at] for number, kind in enumerate(matched)},
             token_logits=dict(zip(("masked", "causal"), logits, strict=True)),
             token_labels=dict(zip(("masked", "causal"), labels, strict=True)),
         )
-
-    return forward
 
 
 def scored(place: Any, batch_size: int) -> Any:
     """The report of the written split and model on this rank."""
     from mmtrain.engine.evaluation import Evaluation
 
-    return Evaluation(WrittenSplit(), EVERY, place.groups, place.device, batch_size, 5).run(written_model())
+    return Evaluation(WrittenSplit(), EVERY, place.groups, place.device, batch_size, 5).run(WrittenPasses())
 
 
 def scored_on_a_rank(batch_sizes: tuple[int, ...]) -> list[Any]:

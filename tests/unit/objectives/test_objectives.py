@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtrain.config.schema import LossConfig
+from mmtrain.config.schema import ItcConfig, LossConfig
 from mmtrain.model.rows import Layout, count_read, plan_rows
 from mmtrain.objectives.caption import Captioning
 from mmtrain.objectives.contract import Totals
@@ -87,12 +87,12 @@ def test_nothing_counted_anywhere_is_a_loss_of_zero_and_not_a_division_by_it(pla
 
 
 def test_the_total_is_the_weighted_sum_and_vlp_weighs_both_of_its_parts(place: "Place") -> None:
-    mixture = Mixture(LossConfig(mlm=0.5, itc=2.0, vlp=3.0), place.groups.data)
+    mixture = Mixture(LossConfig(mlm=0.5, itc=2.0, vlp=3.0), ItcConfig(), place.groups.data)
     losses = mixture.losses(made_features(), made_batch(range(8)), TOTALS)
     assert set(losses) == {"loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm"}
     weighted = 0.5 * losses["loss_mlm"] + 2 * losses["loss_itc"] + 3 * (losses["loss_itm"] + losses["loss_lm"])
     torch.testing.assert_close(losses["loss"], weighted)
-    as_one = Mixture(LossConfig(), place.groups.data).losses(made_features(), made_batch(range(8)), TOTALS)
+    as_one = Mixture(LossConfig(), ItcConfig(), place.groups.data).losses(made_features(), made_batch(range(8)), TOTALS)
     for name in ("loss_mlm", "loss_itc", "loss_itm", "loss_lm"):
         torch.testing.assert_close(losses[name], as_one[name])  # a part is logged without its weight
 
@@ -108,7 +108,7 @@ def test_the_total_is_the_weighted_sum_and_vlp_weighs_both_of_its_parts(place: "
 def test_an_objective_of_weight_zero_asks_for_no_rows_and_has_no_loss(
     place: "Place", without: str, rows: set[str], losses: set[str]
 ) -> None:
-    mixture = Mixture(LossConfig(**{without: 0.0}), place.groups.data)
+    mixture = Mixture(LossConfig(**{without: 0.0}), ItcConfig(), place.groups.data)
     assert mixture.rows == rows
     found = mixture.losses(made_features(), made_batch(range(8)), TOTALS)
     assert set(found) == {"loss", *(f"loss_{name}" for name in losses)}
@@ -126,7 +126,7 @@ def test_losses_of_uneven_micro_batches_add_up_to_the_mean_over_the_global_batch
     from mmtrain.engine.build import build_model
 
     plan = tiny_plan(itm={"pool_size": 4})
-    model, mixture = build_model(plan, place, VOCAB_SIZE)[0], Mixture(plan.loss, place.groups.data)
+    model, mixture = build_model(plan, place, VOCAB_SIZE)[0], Mixture(plan.loss, plan.itc, place.groups.data)
     whole, layout = made_batch(range(16)), Layout.of(mixture.rows)
     totals = Totals(**count_read(whole, plan.itm.pool_size))
 

@@ -1,0 +1,125 @@
+"""Makes shards of prepared chunks: takes them in order, has full shards packed, and writes what tells about the set."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from data_tools.duplicates import SeenImages
+from data_tools.left_out import LeftOut, Tally
+from data_tools.pack import LEFT_OUT_NAME, shard_path
+from data_tools.parallel import Workers
+from data_tools.progress import Progress
+from data_tools.samples import SPLIT, ShardTask, pack_shard
+from data_tools.selection import CutRules, Decision, Pick, Selection
+from data_tools.survey import Survey
+from data_tools.table import SampleTable, remember_kept
+from data_tools.workshop import Plan, Workshop
+from mmtrain.data.index import DataError, index_path, write_manifest
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What came of the input."""
+
+    num_packed: int
+    num_shards: int
+    left_out: Tally
+
+
+class Assembly:
+    """One build on its way from chunks to a finished folder."""
+
+    def __init__(self, folder: Path, workshop: Workshop, workers: Workers) -> None:
+        self._folder, self._workshop, self._workers = folder, workshop, workers
+        self._plan = workshop.read_plan()
+        self._selection = Selection(CutRules(**self._plan.settings["cut"]), _seen_before(self._plan))
+        self._survey, self._tally = Survey(), Tally()
+        self._packing: dict[int, int] = {}  # shard -> the first chunk that it reads
+        self._num_forgotten = 0  # chunks whose images are gone
+
+    def run(self, chunks: Iterable[tuple[int, int]], progress: Progress) -> BuildReport:
+        """Pack everything; the shards are there before the manifest, and the manifest before the work is forgotten.
+
+        `chunks`: numbers from 0 on, each as soon as it is prepared, with how many of its rows are left out.
+        """
+        for partial_file in self._folder.glob(".*.partial"):  # of a build that was killed
+            partial_file.unlink(missing_ok=True)
+        lines = self._folder / f".{LEFT_OUT_NAME}.{os.getpid()}.partial"
+        try:
+            with SampleTable(self._folder) as table, open(lines, "wb") as left_out:
+                for chunk, num_left_out in chunks:
+                    num_rows = self._take(chunk, table, left_out)
+                    progress.advance(num_rows, left_out=num_left_out)
+                for picks in self._selection.rest():
+                    self._pack(picks)
+                self._workers.finished(wait=True)
+            os.replace(lines, self._folder / LEFT_OUT_NAME)
+        finally:
+            lines.unlink(missing_ok=True)
+        return self._finish()
+
+    def _take(self, chunk: int, table: SampleTable, left_out: BinaryIO) -> int:
+        records = self._workshop.read_records(chunk)
+        for decided in self._selection.take(chunk, records):
+            if not isinstance(decided, Decision):
+                self._pack(decided)
+                continue
+            table.add(decided)
+            if decided.shard is None:
+                record = decided.record
+                one = LeftOut(record.source, record.key, record.reason, record.detail)
+                left_out.write(one.line())
+                self._tally.add(one)
+        self._forget_images(chunk + 1)
+        return len(records)
+
+    def _pack(self, picks: Sequence[Pick]) -> None:
+        """Have the shard just handed out packed, unless a build before this one did."""
+        number = self._selection.num_shards - 1
+        for pick in picks:
+            self._survey.enter(pick.record.extension, pick.record.size, pick.captions[0])
+        path, entry = shard_path(self._folder, SPLIT, number), self._workshop.read_entry(number)
+        if entry and path.exists() and path.stat().st_size == entry.bytes and index_path(path).exists():
+            return
+        self._packing[number] = min(pick.chunk for pick in picks)
+        work = partial(pack_shard, folder=self._folder, work=self._workshop.folder)
+        self._workers.begin(work, ShardTask(number, tuple(picks)))
+
+    def _forget_images(self, num_taken: int) -> None:
+        """Remove the images of chunks that no shard needs any more, so that the work takes little room."""
+        for number in self._workers.finished():
+            del self._packing[number]
+        needed = min([num_taken, *self._packing.values(), *self._selection.held_chunks()])
+        for chunk in range(self._num_forgotten, needed):
+            self._workshop.forget_images(chunk)
+        self._num_forgotten = needed
+
+    def _finish(self) -> BuildReport:
+        plan, num_shards = self._plan, self._selection.num_shards
+        if not num_shards:
+            self._workshop.remove()
+            raise DataError(_nothing(plan, self._tally))
+        entries = [self._workshop.read_entry(number) for number in range(num_shards)]
+        assert all(entries), "a shard was packed without a note of it"
+        self._survey.num_bytes = sum(entry.bytes for entry in entries)
+        statistics = {**self._survey.record(), "left_out": self._tally.counts()}
+        write_manifest(self._folder, entries, source=plan.source, settings=plan.settings, statistics=statistics)
+        self._workshop.remove()
+        return BuildReport(self._selection.num_samples, num_shards, self._tally)
+
+
+def _seen_before(plan: Plan) -> SeenImages:
+    """What counts as seen before the first row."""
+    near = plan.settings["cut"]["dedup"] == "near"
+    seen = SeenImages(plan.settings["cut"]["near_bits"] if near else None)
+    for place in plan.against:
+        remember_kept(Path(place), seen, looks=near)
+    return seen
+
+
+def _nothing(plan: Plan, left_out: Tally) -> str:
+    reasons = ", ".join(f"{reason} {count} times" for reason, count in left_out.counts().items())
+    return f"INPUT {plan.source} holds no usable pair of image and caption" + (f" ({reasons})" if reasons else "")

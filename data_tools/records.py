@@ -1,0 +1,43 @@
+"""What became of one row: kept with these captions and these bytes, or left out for this reason."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row after its image was read; where `reason` is empty its bytes lie in the chunk's file of images."""
+
+    number: int  # of the row
+    source: str
+    reason: str = ""
+    detail: str = ""
+    captions: tuple[str, ...] = ()
+    facts: dict[str, Any] | None = None  # go on into the sample's .json
+    extension: str = ""
+    offset: int = 0  # in the file of images
+    num_bytes: int = 0
+    size: tuple[int, int] = (0, 0)  # width, height in pixels, as written
+    original_size: tuple[int, int] = (0, 0)
+    digest: str = ""  # sha256 of the bytes that came, hex
+    image_id: str = ""  # of the bytes as written
+    look: str = ""  # hex
+
+    @property
+    def key(self) -> str:
+        """The sample's key."""
+        return f"{self.number:08d}"
+
+
+def to_line(record: Record) -> str:
+    """One line of JSON; paths that are not UTF-8 and other strange text survive as escapes."""
+    return json.dumps(asdict(record))
+
+
+def from_line(line: str) -> Record:
+    """The record of a line."""
+    said = json.loads(line)
+    for name in ("captions", "size", "original_size"):
+        said[name] = tuple(said[name])
+    return Record(**said)

@@ -1,0 +1,151 @@
+"""The folder .work of an unfinished build: what is done of it, so that a killed build goes on where it stopped.
+
+plan.json               what is built, by which rules
+chunk-000000.images     bytes of the prepared images, one after another
+chunk-000000.records    a line per row; written after the images, so that its being there means both are whole
+shard-000000.json       the manifest's line of a finished shard
+lock                    held by whoever builds or merges; shared by parts
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data_tools.records import Record, from_line, to_line
+from mmtrain.data.index import DataError, ShardEntry, write_whole
+
+NAME = ".work"
+FORMAT = "mmdata-work/1"
+LOCK_NAME = "lock"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built."""
+
+    fingerprint: str  # of rows and settings: another input or other rules give another one
+    num_rows: int
+    rows_per_chunk: int
+    source: Any  # for the manifest
+    settings: dict[str, Any]
+    against: tuple[str, ...]  # earlier sets whose images count as seen
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of rows; the last may be shorter."""
+        return -(-self.num_rows // self.rows_per_chunk)
+
+
+class Workshop:
+    """The files of an unfinished build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def exists(self) -> bool:
+        """Whether a build was begun here and not finished."""
+        return (self.folder / "plan.json").exists()
+
+    def open(self, plan: Plan) -> None:
+        """Begin, or go on with the same plan; DataError where the work there is for another one."""
+        if self.exists():
+            if self.read_plan() != plan:
+                raise DataError(
+                    f"{self.folder.parent} holds an unfinished build of another input or with other settings; "
+                    "give those again to go on with it, name another folder, or give --overwrite"
+                )
+            return
+        content = {"format": FORMAT, **asdict(plan)}
+        write_whole(self.folder / "plan.json", json.dumps(content, indent=1).encode())
+
+    def read_plan(self) -> Plan:
+        """What is built here; DataError where nothing is."""
+        path = self.folder / "plan.json"
+        try:
+            content = json.loads(path.read_bytes())
+            if content.pop("format") != FORMAT:
+                raise DataError(f"{path} has another format than {FORMAT!r}; give --overwrite to start anew")
+            return Plan(**content | {"against": tuple(content["against"])})
+        except FileNotFoundError as error:
+            raise DataError(f"{self.folder.parent} holds no unfinished build; `mmdata build` begins one") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error}); give --overwrite to start anew") from error
+
+    @contextmanager
+    def locked(self, *, shared: bool) -> Iterator[None]:
+        """Keep others from the same work meanwhile; parts share it. DataError where somebody is at it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise DataError(f"another mmdata is at work on {self.folder.parent}; wait for it, or end it") from error
+        finally:
+            os.close(lock)
+
+    def images_path(self, chunk: int) -> Path:
+        """Where the images of a chunk lie."""
+        return self.folder / f"chunk-{chunk:06d}.images"
+
+    def has_chunk(self, chunk: int) -> bool:
+        """Whether a chunk is prepared."""
+        return self._records_path(chunk).exists()
+
+    @contextmanager
+    def new_images(self, chunk: int) -> Iterator[BinaryIO]:
+        """A file for the images of a chunk, under its name when all are written."""
+        path = self.images_path(chunk)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                yield file
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def write_records(self, chunk: int, records: Sequence[Record]) -> None:
+        """Say what became of the rows of a chunk; from here on it is prepared."""
+        write_whole(self._records_path(chunk), "".join(to_line(record) + "\n" for record in records).encode())
+
+    def read_records(self, chunk: int) -> list[Record]:
+        """What became of the rows of a chunk."""
+        with open(self._records_path(chunk), encoding="utf-8") as lines:
+            return [from_line(line) for line in lines]
+
+    def write_entry(self, number: int, entry: ShardEntry) -> None:
+        """Note that a shard is finished."""
+        write_whole(self._entry_path(number), json.dumps(asdict(entry)).encode())
+
+    def read_entry(self, number: int) -> ShardEntry | None:
+        """The finished shard of this number, None where there is none."""
+        try:
+            return ShardEntry(**json.loads(self._entry_path(number).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def forget_images(self, chunk: int) -> None:
+        """The images of a chunk are in finished shards."""
+        self.images_path(chunk).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget all that was done, but for the lock."""
+        for path in self.folder.iterdir():
+            if path.name != LOCK_NAME:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def remove(self) -> None:
+        """The build is finished."""
+        shutil.rmtree(self.folder)
+
+    def _records_path(self, chunk: int) -> Path:
+        return self.folder / f"chunk-{chunk:06d}.records"
+
+    def _entry_path(self, number: int) -> Path:
+        return self.folder / f"shard-{number:06d}.json"

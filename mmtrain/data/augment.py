@@ -1,0 +1,70 @@
+"""Pixels to the model's size: crop, resize, mirror, colour. All take and give uint8 [3, H, W]."""
+
+import re
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+MAX_ASPECT = 8  # a longer strip is cut to this around its middle, else resizing its shorter side would fill the memory
+NUM_CROP_TRIES = 10
+NAMES_A_SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B in the brightness that is seen (ITU-R BT.601)
+
+
+def fit(pixels_CHW: torch.Tensor, size: int) -> torch.Tensor:
+    """The shorter side resized to `size`, the middle of the longer one kept: uint8 [3, size, size]."""
+    pixels_CHW = _shorten(pixels_CHW)
+    height, width = pixels_CHW.shape[1:]
+    shorter = min(height, width)
+    resized_CHW = resize(pixels_CHW, size * height // shorter, size * width // shorter)
+    top, left = (round((side - size) / 2) for side in resized_CHW.shape[1:])
+    return resized_CHW[:, top : top + size, left : left + size]
+
+
+def random_crop(pixels_CHW: torch.Tensor, size: int, min_share: float, numbers: np.random.Generator) -> torch.Tensor:
+    """A random box of at least `min_share` of the area, 3:4 to 4:3, resized to uint8 [3, size, size].
+
+    The box is drawn as in Szegedy et al., "Going deeper with convolutions", 2014; where none fits, the middle is kept.
+    The box is cut before the resize: it lies on whole pixels, so the outcome is the same and the work is less.
+    """
+    height, width = pixels_CHW.shape[1:]
+    for _ in range(NUM_CROP_TRIES):
+        area = height * width * numbers.uniform(min_share, 1.0)
+        aspect = np.exp(numbers.uniform(np.log(3 / 4), np.log(4 / 3)))
+        box_width, box_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(numbers.integers(height - box_height + 1))
+            left = int(numbers.integers(width - box_width + 1))
+            return resize(pixels_CHW[:, top : top + box_height, left : left + box_width], size, size)
+    return fit(pixels_CHW, size)
+
+
+def resize(pixels_CHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Antialiased bicubic, as Pillow's, to uint8 [3, height, width]."""
+    if pixels_CHW.shape[1:] == (height, width):
+        return pixels_CHW
+    return interpolate(pixels_CHW[None], (height, width), mode="bicubic", antialias=True)[0]
+
+
+def mirror(pixels_CHW: torch.Tensor, caption: str, numbers: np.random.Generator) -> torch.Tensor:
+    """Left and right exchanged half of the time, but never where the caption names one of them."""
+    if NAMES_A_SIDE.search(caption) or numbers.random() >= 0.5:
+        return pixels_CHW
+    return pixels_CHW.flip(2)
+
+
+def jitter(pixels_CHW: torch.Tensor, share: float, numbers: np.random.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation, in this order, each times a random factor within 1 - share and 1 + share."""
+    brightness, contrast, saturation = numbers.uniform(1 - share, 1 + share, 3).tolist()
+    shown_CHW = (pixels_CHW.float() * brightness).clamp_(0, 255)
+    luma_HW = torch.tensordot(torch.tensor(LUMA), shown_CHW, 1)
+    shown_CHW = torch.lerp(luma_HW.mean(), shown_CHW, contrast).clamp_(0, 255)
+    luma_HW = torch.tensordot(torch.tensor(LUMA), shown_CHW, 1)
+    return torch.lerp(luma_HW.expand_as(shown_CHW), shown_CHW, saturation).clamp_(0, 255).round_().to(torch.uint8)
+
+
+def _shorten(pixels_CHW: torch.Tensor) -> torch.Tensor:
+    longest = MAX_ASPECT * min(pixels_CHW.shape[1:])
+    top, left = (max(side - longest, 0) // 2 for side in pixels_CHW.shape[1:])
+    return pixels_CHW[:, top : top + longest, left : left + longest]

@@ -1,0 +1,140 @@
+"""The sets of data.train, opened: one, or a blend of several by weight."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmtrain.config.schema import DataConfig
+from mmtrain.data.faults import DataError, Fault
+from mmtrain.data.mixture import EMPTY, Order
+from mmtrain.data.order import Shuffle, derangement
+from mmtrain.data.places import Access
+from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
+from mmtrain.data.shards import open_shards
+from mmtrain.data.table import SampleError, SampleTable
+from mmtrain.data.tokenizer import NUM_CHECKED_CAPTIONS, Tokenizer
+
+KNOB = "data.train"
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """One set and what of its samples is read."""
+
+    table: SampleTable
+    weight: float | None
+    modality: str
+
+
+class Sets:
+    """All samples of data.train by number, set after set; DataError where one cannot be opened."""
+
+    def __init__(self, data: DataConfig) -> None:
+        weights = [part.weight for part in data.sets]
+        if None in weights and any(weight is not None for weight in weights):
+            raise DataError(f"{KNOB} gives some of its {len(weights)} sets a weight; give all of them one, or none")
+        access = Access(data)
+        self.parts = [
+            OpenSet(SampleTable(open_shards(part.shards, access, KNOB), access), part.weight, part.modality)
+            for part in data.sets
+        ]
+        if not self.parts:
+            raise DataError(f"{KNOB} names no place; give it a folder of shards, a tar file or a pattern")
+        self._starts = np.concatenate([[0], np.cumsum([len(part.table) for part in self.parts])]).astype(np.int64)
+        self.faults: list[Fault] = [fault for part in self.parts for fault in part.table.faults]
+
+    @property
+    def digest(self) -> str:
+        """Tells data apart: other sets, or the same with other weights or modalities, give another one."""
+        if len(self.parts) == 1:
+            return self.parts[0].table.digest
+        said = [(part.table.digest, part.weight, part.modality) for part in self.parts]
+        return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+    def order(self, data: DataConfig, global_batch_size: int, seed: int) -> Order:
+        """Which sample stands at which place of the run."""
+        shuffle = Shuffle(seed, data.chunk_samples, data.window_chunks)
+        weights = [part.weight for part in self.parts]
+        sizes = [len(part.table) for part in self.parts]
+        return Order(sizes, global_batch_size, shuffle, weights=weights if weights[0] else None, tail=data.tail)
+
+    def first_captions(self) -> list[str]:
+        """Some captions of each set that has any, to try a tokenizer with; samples without one are passed over."""
+        return [caption for part in self.parts if part.modality != "image" for caption in first_captions(part.table)]
+
+    def place(self, sample: int) -> tuple[int, int]:
+        """Which set a sample belongs to, and its number in it."""
+        number = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        return number, sample - int(self._starts[number])
+
+    def name(self, sample: int) -> str:
+        """Shard and key of a sample."""
+        number, own = self.place(sample)
+        return ": ".join(part for part in self.parts[number].table.name(own) if part)
+
+    def fault(self, bad: BadSample) -> Fault:
+        """A fault that names a bad sample, whose number counts over all sets."""
+        number, own = self.place(bad.sample)
+        return self.parts[number].table.fault(own, bad.reason)
+
+    def start(self, number: int) -> int:
+        """Number of the first sample of a set."""
+        return int(self._starts[number])
+
+
+class SetReader:
+    """Reads the samples of all sets by number."""
+
+    def __init__(
+        self,
+        sets: Sets,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        look: Look,
+        max_text_length: int,
+        mask_share: float,
+        shuffle_pairs: bool = False,
+    ) -> None:
+        self._sets = sets
+        self._readers = [
+            SampleReader(
+                part.table,
+                tokenizer,
+                seed,
+                look,
+                max_text_length,
+                mask_share,
+                modality=part.modality,
+                first=sets.start(number),
+                image_of=_broken_pairs(part, seed) if shuffle_pairs else None,
+            )
+            for number, part in enumerate(sets.parts)
+        ]
+
+    def read(self, sample: int, epoch: int) -> Sample | BadSample | None:
+        """The sample as it is in `epoch` of its set, or why it cannot be used; None for an empty place."""
+        if sample == EMPTY:
+            return None
+        number, own = self._sets.place(sample)
+        found = self._readers[number].read(own, epoch)
+        if isinstance(found, BadSample):
+            return BadSample(found.sample + self._sets.start(number), found.reason)
+        return found
+
+
+def _broken_pairs(part: OpenSet, seed: int) -> np.ndarray | None:
+    return derangement(len(part.table), seed) if part.modality == "image_text" else None
+
+
+def first_captions(table: SampleTable) -> list[str]:
+    """The first captions of a set, as many as a tokenizer is checked with; samples without one are passed over."""
+    captions: list[str] = []
+    for sample in range(min(len(table), NUM_CHECKED_CAPTIONS)):
+        try:
+            captions.append(table.caption(sample))
+        except SampleError:
+            continue  # counted and logged when the order comes to it
+    return captions

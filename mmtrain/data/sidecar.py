@@ -1,0 +1,85 @@
+"""The bytes of an index: one line of JSON, then a table that is read in one go, then the keys. No torch.
+
+mmtrain-index/2
+{"tar_bytes", "probes", "extensions", "num_samples", "faults", "body_crc32"}
+int64, little-endian, [extensions, samples, 2]: offset and size in the tar, ABSENT for none
+the keys as a JSON list
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mmtrain.data.faults import DataError
+
+FORMAT = "mmtrain-index/2"
+ABSENT = -1  # offset and size of a part that a sample does not have
+PREFERRED = {"image": ("jpg", "jpeg", "png", "webp"), "caption": ("txt",), "metadata": ("json",)}
+
+
+@dataclass(frozen=True, eq=False)
+class Sidecar:
+    """What an index says of one tar."""
+
+    tar_bytes: int  # size of the tar when it was indexed
+    probes: str  # a digest of some of its headers
+    columns: dict[str, np.ndarray]  # extension -> int64 [samples, 2]: offset and size, ABSENT for none
+    num_samples: int
+    faults: tuple[tuple[str, str], ...]  # key and reason
+    keys_json: bytes
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The samples' keys, in the order of the tar."""
+        return tuple(json.loads(self.keys_json))
+
+    def parts(self, kind: str) -> np.ndarray:
+        """Offset and size of the preferred part of a kind (image, caption, metadata) per sample, int64 [samples, 2]."""
+        found = np.full((self.num_samples, 2), ABSENT, np.int64)
+        for extension in reversed(PREFERRED[kind]):
+            if extension in self.columns:
+                found = np.where(self.columns[extension] == ABSENT, found, self.columns[extension])
+        return found
+
+
+def encode(
+    tar_bytes: int,
+    probes: str,
+    keys: Sequence[str],
+    columns: dict[str, np.ndarray],
+    faults: Sequence[tuple[str, str]],
+) -> bytes:
+    """The bytes of an index; the same arguments give the same bytes."""
+    body = b"".join(np.ascontiguousarray(column, "<i8").tobytes() for column in columns.values())
+    body += json.dumps(list(keys), separators=(",", ":")).encode()
+    head = {
+        "tar_bytes": tar_bytes,
+        "probes": probes,
+        "extensions": list(columns),
+        "num_samples": len(keys),
+        "faults": [list(fault) for fault in faults],
+        "body_crc32": zlib.crc32(body),
+    }
+    return f"{FORMAT}\n{json.dumps(head, separators=(',', ':'))}\n".encode() + body
+
+
+def decode(content: bytes, name: str) -> Sidecar:
+    """What the bytes of an index say; DataError naming `name` where they are damaged or of another format."""
+    try:
+        first, line, body = content.split(b"\n", 2)
+        if first.decode() != FORMAT:
+            raise DataError(f"{name} has format {first[:40]!r}, wanted {FORMAT!r}; `mmdata index` writes a new one")
+        head = json.loads(line)
+        if zlib.crc32(body) != head["body_crc32"]:
+            raise ValueError("its checksum is another one")
+        count, names = int(head["num_samples"]), head["extensions"]
+        table = np.frombuffer(body, "<i8", 2 * count * len(names)).reshape(len(names), count, 2)
+        faults = tuple((key, reason) for key, reason in head["faults"])
+        columns = dict(zip(names, table, strict=True))
+        return Sidecar(head["tar_bytes"], head["probes"], columns, count, faults, body[table.nbytes :])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{name} is not an index ({type(error).__name__}: {error})") from error

@@ -1,0 +1,134 @@
+"""The memory of one micro-batch: fixed places for images and records, written by a reader and read by the trainer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mmtrain.data.samples import BadSample, Sample
+from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.records import IGNORED_LABEL, Batch
+
+LENGTH_STEP = 8  # trimmed texts end at a multiple of this, so that few lengths occur
+REASON_BYTES = 240  # of the words about a sample that cannot be used
+NO_SAMPLE = -1
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of a micro-batch; `image_size` 0 leaves no place for images."""
+
+    size: int  # samples
+    image_size: int  # pixels
+    text_length: int  # tokens
+
+    @property
+    def columns(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of each array of a slot."""
+        B, T, S = self.size, self.text_length, self.image_size
+        texts = {name: ((B, T), "i8") for name in ("text_ids", "masked_ids", "masked_labels")}
+        ids = {name: ((B,), "i8") for name in ("text_lengths", "image_ids", "caption_ids", "places", "bad_samples")}
+        flags = {name: ((B,), "?") for name in ("has_image", "has_text")}
+        # Pixels lie in the order of the decoder, H, W, C: the trainer's view exchanges axes, no byte moves.
+        return (
+            texts
+            | ids
+            | {"draws": ((B, 2), "f8"), "reasons": ((B,), f"S{REASON_BYTES}")}
+            | flags
+            | {"images": ((B, S, S, 3), "u1")}
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of a slot, whole pages."""
+        total = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self.columns.values())
+        return -(-total // PAGE_BYTES) * PAGE_BYTES
+
+
+class Slot:
+    """The arrays of one micro-batch over `memory`, which is shared or the process's own."""
+
+    def __init__(self, layout: Layout, memory: memoryview | None = None) -> None:
+        self.layout = layout
+        memory = memoryview(bytearray(layout.num_bytes)) if memory is None else memory
+        self._arrays, start = {}, 0
+        for name, (shape, kind) in layout.columns.items():
+            array = np.frombuffer(memory, kind, int(np.prod(shape)), start).reshape(shape)
+            self._arrays[name], start = array, start + array.nbytes
+
+    def fill(self, places: np.ndarray) -> "Slot":
+        """Make every place empty; `places` are their numbers in the run."""
+        arrays = self._arrays
+        arrays["places"][:] = places
+        arrays["text_ids"][:] = arrays["masked_ids"][:] = Tokenizer.pad_id
+        arrays["masked_labels"][:] = IGNORED_LABEL
+        arrays["text_lengths"][:] = arrays["draws"][:] = 0
+        arrays["has_image"][:] = arrays["has_text"][:] = False
+        arrays["bad_samples"][:] = NO_SAMPLE
+        # No two empty places are equal to each other, nor to any sample: real ids are never negative.
+        arrays["image_ids"][:] = arrays["caption_ids"][:] = -1 - places
+        return self
+
+    def put(self, row: int, sample: Sample | BadSample | None) -> None:
+        """Lay a sample into `row`; what is no Sample leaves it empty."""
+        arrays = self._arrays
+        image_HWC = arrays["images"][row]
+        if not isinstance(sample, Sample) or sample.image_CHW is None:
+            image_HWC[:] = 0
+        else:
+            torch.from_numpy(image_HWC).copy_(sample.image_CHW.permute(1, 2, 0))
+        if isinstance(sample, BadSample):
+            arrays["bad_samples"][row] = sample.sample
+            arrays["reasons"][row] = sample.reason.encode()[:REASON_BYTES]
+        if not isinstance(sample, Sample):
+            return
+        count = len(sample.ids_T)
+        arrays["text_ids"][row, :count] = sample.ids_T
+        arrays["masked_ids"][row, :count] = sample.masked_ids_T
+        arrays["masked_labels"][row, :count] = sample.masked_labels_T
+        arrays["text_lengths"][row], arrays["draws"][row] = count, sample.draws_2
+        if sample.image_id is not None:
+            arrays["has_image"][row], arrays["image_ids"][row] = True, sample.image_id
+        if sample.caption_id is not None:
+            arrays["has_text"][row], arrays["caption_ids"][row] = True, sample.caption_id
+
+    def bad(self) -> list[BadSample]:
+        """The samples of this micro-batch that cannot be used."""
+        numbers, reasons = self._arrays["bad_samples"], self._arrays["reasons"]
+        return [
+            BadSample(int(numbers[row]), reasons[row].decode(errors="ignore"))
+            for row in np.flatnonzero(numbers != NO_SAMPLE)
+        ]
+
+    def batch(self, images_BHWC: np.ndarray | None = None, *, trim: bool) -> Batch:
+        """The micro-batch: records copied, images the given ones or this slot's own, not copied.
+
+        Texts are as long as the longest of them, rounded up to a multiple of LENGTH_STEP; without `trim`
+        they are as long as the layout says.
+        """
+        arrays = self._arrays
+        images_BHWC = arrays["images"] if images_BHWC is None else images_BHWC
+        length = self._length() if trim else self.layout.text_length
+        texts = [arrays[name][:, :length] for name in ("text_ids", "masked_ids", "masked_labels")]
+        names = ("text_lengths", "has_image", "has_text", "image_ids", "caption_ids", "draws", "places")
+        rest = (torch.from_numpy(array.copy()) for array in [*texts, *(arrays[name] for name in names)])
+        return Batch(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), *rest)
+
+    @property
+    def images_BHWC(self) -> np.ndarray:
+        """The pixels, uint8, over the slot's memory."""
+        return self._arrays["images"]
+
+    def _length(self) -> int:
+        longest = max(int(self._arrays["text_lengths"].max()), 1)
+        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.layout.text_length)
+
+
+def collate(samples: Sequence[Sample | BadSample | None], places: np.ndarray, layout: Layout, *, trim: bool) -> Batch:
+    """The samples at `places` as a batch with memory of its own."""
+    slot = Slot(layout).fill(places)
+    for row, sample in enumerate(samples):
+        slot.put(row, sample)
+    return slot.batch(trim=trim)

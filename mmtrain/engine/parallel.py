@@ -1,0 +1,130 @@
+"""The engine: one optimizer step over micro-batches, on however many data-, tensor- and pipeline-parallel ranks."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from mmtrain.config.schema import RunConfig
+from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.invariants import Invariants
+from mmtrain.engine.optim import learning_rate_at
+from mmtrain.engine.passes import Losses, Passes
+from mmtrain.engine.states import States
+from mmtrain.engine.work import tokens_and_flops
+from mmtrain.model.rows import Layout, count_read
+from mmtrain.objectives.contract import Totals
+from mmtrain.objectives.mixture import Mixture
+from mmtrain.parallel.collectives import sum_floats
+from mmtrain.parallel.groups import Groups
+from mmtrain.parallel.slices import Slice
+from mmtrain.records import Batch, EvalReport, Features, StepReport
+
+
+class ParallelEngine:
+    """A stage of the model, the states behind it, and how micro-batches pass through it."""
+
+    def __init__(
+        self,
+        plan: RunConfig,
+        states: States,
+        passes: Passes,
+        mixture: Mixture,
+        groups: Groups,
+        slices: dict[str, Slice],
+        *,
+        device: torch.device,
+        vocab_size: int,
+        evaluation: Evaluation | None,
+    ) -> None:
+        self.plan, self.states, self.passes, self.mixture = plan, states, passes, mixture
+        self.groups, self.slices, self.device = groups, slices, device
+        self.layout = Layout.of(mixture.rows)
+        self.vocab_size, self.evaluation = vocab_size, evaluation
+        self.invariants = Invariants(plan, groups)
+        self.num_steps_done = 0
+
+    def step(self, micro_batches: Sequence[Batch]) -> StepReport:
+        batches = self.passes.agreed(micro_batches)
+        return self.update(batches, self.accumulate(batches))
+
+    def accumulate(self, batches: list[Batch]) -> list[Losses]:
+        """The first half of a step: the losses of each micro-batch, and their gradients summed and reduced."""
+        totals = self._agree_on_totals(batches)
+        self.states.model.train()
+        with self.states.during_passes():
+            if self.mixture.needs_first_pass:
+                self._contrast_whole_batch(batches, totals)
+            return self._train(batches, totals)
+
+    def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
+        """The second half: look at what must agree, clip, and move the weights."""
+        if self.invariants.are_due(self.num_steps_done):
+            self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
+        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
+        grad_norm = self.states.move(learning_rate)
+        self.num_steps_done += 1
+        return self._report(batches, found, grad_norm, learning_rate)
+
+    def evaluate(self) -> EvalReport:
+        assert self.evaluation is not None, "this engine was built without a held-out split"
+        self.states.model.eval()
+        return self.evaluation.run(self.passes)
+
+    def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        return self._shared_out(self.states.weights())
+
+    def gradients(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """As `weights`, of the global batch's gradient before it is clipped; between the halves of a step."""
+        return self._shared_out(self.states.whole_gradients())
+
+    def _shared_out(self, named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """What every rank was told of each parameter's slice, kept by one of those that hold the same."""
+        coord, dp = self.groups.coord, self.groups.grid.dp
+        for number, (name, tensor) in enumerate(named):
+            place = self.slices[name]
+            is_replica = place.shape == place.global_shape and coord.tp > 0
+            if number % dp == coord.dp and not is_replica:
+                yield place, tensor.cpu()
+
+    def _train(self, batches: list[Batch], totals: Totals) -> list[Losses]:
+        def loss_of(features: Features, batch: Batch) -> Losses:
+            losses = self.mixture.losses(features, batch, totals)
+            # Gradients are averaged over the data-parallel ranks; the losses here are shares that add up.
+            return losses | {
+                "shares": losses["loss"].detach(),
+                "loss": losses["loss"] * self.groups.grid.dp,
+                "temperature": features.get("temperature", torch.full((1,), torch.nan)).detach(),
+            }
+
+        return self.passes.train(batches, self.layout, loss_of)
+
+    def _contrast_whole_batch(self, batches: list[Batch], totals: Totals) -> None:
+        """The first of two passes: features of all micro-batches, no gradients, no fusion."""
+        found = list(self.passes.infer(batches, Layout.of({"clean"})))
+        if self.passes.sees_features:
+            self.mixture.take_first_pass(found, totals)
+
+    def _agree_on_totals(self, batches: list[Batch]) -> Totals:
+        counts = [count_read(batch, self.plan.itm.pool_size) for batch in batches]
+        names = list(counts[0])
+        own = [float(sum(count[name] for count in counts)) for name in names]
+        return Totals(**dict(zip(names, sum_floats(own, self.groups.data, self.device), strict=True)))
+
+    def _report(self, batches: list[Batch], found: list[Losses], grad_norm: float, learning_rate: float) -> StepReport:
+        names = self.mixture.loss_names
+        sums = [sum(float(losses["shares" if name == "loss" else name]) for losses in found) for name in names]
+        temperature = float(found[-1]["temperature"]) / self.groups.grid.dp if found else 0.0
+        num_tokens, flops = tokens_and_flops(self.plan, self.layout, self.vocab_size, batches)
+        # Only the last stage saw losses; every stage counts the same work.
+        everywhere = sum_floats([*sums, temperature], self.groups.data, self.device)
+        *losses, temperature = sum_floats(everywhere, self.groups.pipe, self.device)
+        num_tokens, flops = sum_floats([float(num_tokens), flops], self.groups.data, self.device)
+        return StepReport(
+            losses=dict(zip(names, losses, strict=True)),
+            grad_norm=grad_norm,
+            learning_rate=learning_rate,
+            temperature=temperature,
+            num_samples=self.plan.train.global_batch_size,
+            num_tokens=int(num_tokens),
+            flops=flops,
+        )

@@ -1,0 +1,43 @@
+"""Who holds a stage's weights, gradients and optimizer states, and moves them."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+from mmtrain.model.vlm import VisionLanguageModel
+
+
+class States(Protocol):
+    """A stage of the model under its optimizer."""
+
+    model: VisionLanguageModel
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the stage."""
+        ...
+
+    def during_passes(self) -> AbstractContextManager[None]:
+        """Around all passes of one optimizer step."""
+        ...
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        """Add this loss's gradients; `is_last` closes the step's accumulation."""
+        ...
+
+    def gradients(self) -> Iterator[torch.Tensor]:
+        """This rank's part of the gradients as the optimizer will read them; between the passes and `move`."""
+        ...
+
+    def move(self, learning_rate: float) -> float:
+        """One optimizer step; returns the norm of the whole model's gradient before clipping."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every parameter of this rank's slice of the stage by name, uncut along dp, in float32. All dp ranks call."""
+        ...
+
+    def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """As `weights`, of what `gradients` yields parts of."""
+        ...
