@@ -173,5 +173,5 @@ def _apart_in(name: str, found: np.ndarray, wanted: np.ndarray, head_size: int) 
 
 def _key_bias(name: str, bias: np.ndarray, head_size: int) -> np.ndarray:
     """The key rows of a bias that holds queries, keys and values head by head; a view."""
-    (interleaved, which), = (place for end, place in KEY_BIASES.items() if name.endswith(end))
+    ((interleaved, which),) = (place for end, place in KEY_BIASES.items() if name.endswith(end))
     return bias.reshape(-1, interleaved, head_size)[:, which]

@@ -16,6 +16,7 @@ import torch.distributed as dist
 # The process group's method, and which of its arguments holds the whole tensor: what came together, or was reduced.
 WHOLE = {
     "allreduce": ("all_reduce", 0),
+    "reduce": ("reduce", 0),
     "broadcast": ("broadcast", 0),
     "allgather": ("all_gather", 0),
     "_allgather_base": ("all_gather", 0),
@@ -45,9 +46,9 @@ def counted(groups: Any) -> Iterator[Moved]:
     """Count this rank's collectives while it lasts; those over a single rank move nothing."""
     moved: Moved = Counter()
     names = {getattr(groups, name).group_name: name for name in ("data", "tensor", "model", "pipe")}
-    own = {name: getattr(dist.ProcessGroup, name) for name in WHOLE if hasattr(dist.ProcessGroup, name)}
-    for name, method in own.items():
-        setattr(dist.ProcessGroup, name, _counting(method, *WHOLE[name], names, moved))
+    own = {name: method for name, method in vars(dist.ProcessGroup).items() if name in WHOLE}
+    for name in own:
+        setattr(dist.ProcessGroup, name, _counting(getattr(dist.ProcessGroup, name), *WHOLE[name], names, moved))
     try:
         yield moved
     finally:
@@ -81,10 +82,36 @@ def _asker() -> str:
     return "nobody"
 
 
-def zero_elements(moved: Moved, collective: str) -> int:
+GATHERED, REDUCED = ("all_gather", "broadcast"), ("reduce_scatter", "all_reduce", "reduce")
+
+
+def zero_elements(moved: Moved, collectives: tuple[str, ...]) -> int:
     """Elements that ZeRO moved among the ranks of one stage."""
     return sum(
         count
         for kind, count in moved.items()
-        if (kind.group, kind.asker, kind.collective) == ("data", "deepspeed", collective)
+        if (kind.group, kind.asker) == ("data", "deepspeed") and kind.collective in collectives
     )
+
+
+def moved_on_a_rank(plans: dict[Any, Any], num_steps: int) -> dict[Any, list[tuple[float, float, Moved]]]:
+    """Of each step of each plan, which share one grid: what ZeRO gathered and reduced, in units of this stage's
+    parameters, and everything that was counted."""
+    from mmtrain.engine.build import build_engine, join
+    from mmtrain.parallel.launch import read_launch
+    from tests.helpers import VOCAB_SIZE, global_batch_of
+
+    place = join(next(iter(plans.values())), read_launch())
+    grid, coord = place.groups.grid, place.groups.coord
+    found: dict[Any, list[tuple[float, float, Moved]]] = {}
+    for key, plan in plans.items():
+        engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
+        num_params = sum(getattr(param, "ds_numel", param.numel()) for param in engine.states.model.parameters())
+        found[key] = []
+        for step in range(num_steps):
+            batches = global_batch_of(step, plan, grid.dp, coord.dp)
+            with counted(place.groups) as moved:
+                engine.step(batches)
+            ratios = (zero_elements(moved, kinds) / num_params for kinds in (GATHERED, REDUCED))
+            found[key].append((*ratios, moved))
+    return found

@@ -63,7 +63,9 @@ def runs_of(ranks: Ranks) -> dict[tuple[str, str], Run]:
     kinds = itertools.product(GATHERS, NEGATIVES)
     runs = {kind: Run(plan_of(ranks, *kind), NUM_STEPS) for kind in kinds}
     if ranks.dp == 1:  # what a run takes by itself there
-        runs |= {("(uncut)", kind): Run(plan_of(ranks, "auto", kind), NUM_STEPS, under_zero=False) for kind in NEGATIVES}
+        runs |= {
+            ("(uncut)", kind): Run(plan_of(ranks, "auto", kind), NUM_STEPS, under_zero=False) for kind in NEGATIVES
+        }
     return runs
 
 
