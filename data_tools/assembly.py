@@ -1,6 +1,7 @@
 """Makes shards of prepared chunks: takes them in order, has full shards packed, and writes what tells about the set."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from data_tools.selection import CutRules, Decision, Pick, Selection
 from data_tools.survey import Survey
 from data_tools.table import SampleTable, remember_kept
 from data_tools.workshop import Plan, Workshop
-from mmtrain.data.index import DataError, index_path, write_manifest
+from mmtrain.data.index import DataError, index_path, read_manifest, write_manifest
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class BuildReport:
     num_packed: int
     num_shards: int
     left_out: Tally
+
+
+def report_of(folder: Path) -> BuildReport:
+    """What came of a build that is finished, as its manifest says."""
+    manifest = read_manifest(folder)
+    tally = Tally(Counter(manifest.statistics["left_out"]))
+    return BuildReport(manifest.num_samples, len(manifest.shards), tally)
 
 
 class Assembly:

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from data_tools.assembly import Assembly, BuildReport
+from data_tools.assembly import Assembly, BuildReport, report_of
 from data_tools.fetch import FetchRules, check_stores
 from data_tools.images import ImageRules
-from data_tools.pack import WORK_NAME, check_free, clear_folder
+from data_tools.pack import MANIFEST_NAME, WORK_NAME, check_free, clear_folder
 from data_tools.parallel import Workers
 from data_tools.prepare import ChunkTask, Preparation, prepare_chunk
 from data_tools.progress import Progress
@@ -90,6 +90,9 @@ def build_shards(
         check_stores(row.image for row in rows)
         plan = _plan(rows, places, settings, earlier)
         workshop.open(plan)
+        if (folder / MANIFEST_NAME).exists():  # a call before this one was killed while it tidied up
+            workshop.remove()
+            return report_of(folder)
         preparation = Preparation(workshop.folder, settings.images, settings.captions, effort.fetch)
         with Workers(min(effort.processes, max(plan.num_chunks, 1))) as workers:
             return _run(rows, workshop, preparation, effort, workers)
@@ -100,6 +103,9 @@ def merge_parts(folder: Path, processes: int) -> BuildReport:
     workshop = Workshop(folder / WORK_NAME)
     plan = workshop.read_plan()
     with workshop.locked(shared=False):
+        if (folder / MANIFEST_NAME).exists():
+            workshop.remove()
+            return report_of(folder)
         missing = [chunk for chunk in range(plan.num_chunks) if not workshop.has_chunk(chunk)]
         if missing:
             raise DataError(

@@ -79,5 +79,5 @@ def _reasons_table(left_out: Tally) -> Table:
     table = Table("left out because of", "samples", "for example", title_justify="left")
     for reason, count in left_out.counts().items():
         more = ", ..." if count > MAX_EXAMPLES else ""
-        table.add_row(reason, str(count), ", ".join(left_out.examples[reason]) + more)
+        table.add_row(reason, str(count), ", ".join(left_out.examples.get(reason, ())) + more)
     return table

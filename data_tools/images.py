@@ -96,6 +96,9 @@ def _prepare_any(content: bytes, rules: ImageRules) -> PreparedImage:
     original_size = image.size
     _check_size(original_size, rules)
     target = _target_size(image.size, rules.resize)
+    if image.format == "PNG":
+        # Asked for its notes, a PNG reads on to the pixels; what is wrong with those must not pass for bad notes.
+        load_image(image)
     if target == image.size and not rules.reencode and not _must_change(image):
         load_image(image)
         extension = EXTENSIONS[image.format or ""]

@@ -180,6 +180,8 @@ def _check_image(
         return Seal(key, hashlib.sha256(content).digest(), prepared.look)
     except Unusable as error:
         faults.append(Fault(index.path.name, key, f"{error.reason} ({error.detail})" if error.detail else error.reason))
+    except DataError as error:
+        faults.append(Fault(index.path.name, key, str(error)))
     return None
 
 

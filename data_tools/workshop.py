@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +23,8 @@ from mmtrain.data.index import DataError, ShardEntry, write_whole
 
 NAME = ".work"
 FORMAT = "mmdata-work/1"
-LOCK_NAME = "lock"
+LOCK_SECONDS = 2.0  # a build that was killed may hold the lock for a moment more
+PLAN_NAME, LOCK_NAME = "plan.json", "lock"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Workshop:
 
     def exists(self) -> bool:
         """Whether a build was begun here and not finished."""
-        return (self.folder / "plan.json").exists()
+        return (self.folder / PLAN_NAME).exists()
 
     def open(self, plan: Plan) -> None:
         """Begin, or go on with the same plan; DataError where the work there is for another one."""
@@ -62,11 +64,11 @@ class Workshop:
                 )
             return
         content = {"format": FORMAT, **asdict(plan)}
-        write_whole(self.folder / "plan.json", json.dumps(content, indent=1).encode())
+        write_whole(self.folder / PLAN_NAME, json.dumps(content, indent=1).encode())
 
     def read_plan(self) -> Plan:
         """What is built here; DataError where nothing is."""
-        path = self.folder / "plan.json"
+        path = self.folder / PLAN_NAME
         try:
             content = json.loads(path.read_bytes())
             if content.pop("format") != FORMAT:
@@ -83,12 +85,21 @@ class Workshop:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            self._take_lock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
-        except BlockingIOError as error:
-            raise DataError(f"another mmdata is at work on {self.folder.parent}; wait for it, or end it") from error
         finally:
             os.close(lock)
+
+    def _take_lock(self, lock: int, kind: int) -> None:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                return fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    place = self.folder.parent
+                    raise DataError(f"another mmdata is at work on {place}; wait for it, or end it") from error
+            time.sleep(0.1)
 
     def images_path(self, chunk: int) -> Path:
         """Where the images of a chunk lie."""
@@ -135,13 +146,14 @@ class Workshop:
         self.images_path(chunk).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget all that was done, but for the lock."""
-        for path in self.folder.iterdir():
+        """Forget all that was done, the plan last, and keep the lock."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == PLAN_NAME):
             if path.name != LOCK_NAME:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self) -> None:
-        """The build is finished."""
+        """The build is finished; as long as the plan is there, a call that was killed here can be told so."""
+        self.clear()
         shutil.rmtree(self.folder)
 
     def _records_path(self, chunk: int) -> Path:

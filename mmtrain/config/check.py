@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmtrain.config.layout import layout_faults, nearest_divisor, nearest_multiple
 from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.schema import ModelConfig, RunConfig
 
@@ -24,36 +25,29 @@ def load_checked(path: Path | None, overrides: Sequence[str], world_size: int) -
     return config
 
 
-def check(config: RunConfig, world_size: int) -> None:
+def check(config: RunConfig, world_size: int, num_pieces: int | None = None) -> None:
     """Nothing, or ConfigError with all faults of `config` on `world_size` ranks at once."""
-    faults = find_faults(config, world_size)
+    faults = find_faults(config, world_size, num_pieces)
     if faults:
         raise ConfigError(faults)
 
 
-def find_faults(config: RunConfig, world_size: int) -> list[str]:
-    """Every relation that does not hold, one sentence each, with the knob, what was got and a legal neighbour."""
+def find_faults(config: RunConfig, world_size: int, num_pieces: int | None = None) -> list[str]:
+    """Every relation that does not hold, one sentence each, with the knob, what was got and a legal neighbour.
+
+    `num_pieces` of the tokenizer, once it has been read, bring the vocabulary into the check.
+    """
+    return [*find_faults_without_data(config, world_size, num_pieces), *_data_faults(config)]
+
+
+def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int | None = None) -> list[str]:
+    """The same, of a run that is only planned and has no data yet."""
     return [
         *_shape_faults(config.model),
-        *_tensor_parallel_faults(config.model, config.parallel.tp),
-        *_layout_faults(config, world_size),
+        *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
         *_schedule_faults(config),
-        *_data_faults(config),
     ]
-
-
-def data_parallel_size(config: RunConfig, world_size: int) -> int:
-    """Ranks along the data-parallel axis; 0 where the other axes ask for more ranks than there are."""
-    return world_size // (config.parallel.tp * config.parallel.pp)
-
-
-def num_micro_batches(config: RunConfig, world_size: int) -> int:
-    """Micro-batches of one optimizer step on each data-parallel rank, of a config that `check` accepts."""
-    together = data_parallel_size(config, world_size) * config.train.micro_batch_size
-    count, rest = divmod(config.train.global_batch_size, together)
-    assert rest == 0, f"global batch {config.train.global_batch_size} over {together}: check() has not been called"
-    return count
 
 
 def _names(fault: str, knob: str) -> bool:
@@ -61,34 +55,19 @@ def _names(fault: str, knob: str) -> bool:
     return bool(knob) and re.search(rf"(?<![\w.]){re.escape(knob)}\b", fault) is not None
 
 
-def inner_width(width: int, mlp_ratio: float) -> int:
-    """Width of the inner MLP layer of a stack `width` wide."""
-    return int(width * mlp_ratio)
-
-
-def _nearest_divisor(whole: int, wish: int) -> int:
-    """The divisor of `whole` nearest to `wish`, the smaller of two as near."""
-    return min((n for n in range(1, whole + 1) if whole % n == 0), key=lambda n: (abs(n - wish), n))
-
-
-def _nearest_multiple(unit: int, wish: int) -> int:
-    """The multiple of `unit` nearest to `wish`, at least `unit`."""
-    return max(unit, round(wish / unit) * unit)
-
-
 def _shape_faults(model: ModelConfig) -> list[str]:
     faults = []
     if model.hidden_size % model.num_heads:
         faults.append(
             f"model.num_heads is {model.num_heads}, which does not divide model.hidden_size ({model.hidden_size}); "
-            f"the nearest that does is {_nearest_divisor(model.hidden_size, model.num_heads)}"
+            f"the nearest that does is {nearest_divisor(model.hidden_size, model.num_heads)}"
         )
     else:
         faults += _tower_faults(model)
     if model.image_size % model.patch_size:
         faults.append(
             f"model.patch_size is {model.patch_size}, which does not divide model.image_size ({model.image_size}); "
-            f"the nearest that does is {_nearest_divisor(model.image_size, model.patch_size)}"
+            f"the nearest that does is {nearest_divisor(model.image_size, model.patch_size)}"
         )
     if model.max_text_length < MIN_TEXT_LENGTH:
         faults.append(f"model.max_text_length is {model.max_text_length}; wanted at least {MIN_TEXT_LENGTH}")
@@ -99,55 +78,10 @@ def _tower_faults(model: ModelConfig) -> list[str]:
     widths = {"model.vision_hidden_size": model.vision_width, "model.text_hidden_size": model.text_width}
     return [
         f"{knob} is {width}, not a multiple of the size of a head ({model.head_size}: model.hidden_size / "
-        f"model.num_heads); the nearest is {_nearest_multiple(model.head_size, width)}"
+        f"model.num_heads); the nearest is {nearest_multiple(model.head_size, width)}"
         for knob, width in widths.items()
         if width % model.head_size
     ]
-
-
-def _tensor_parallel_faults(model: ModelConfig, tp: int) -> list[str]:
-    faults = []
-    if model.num_heads % tp:
-        faults.append(
-            f"model.num_heads ({model.num_heads}) is not divisible by parallel.tp ({tp}); "
-            f"the nearest tp that divides it is {_nearest_divisor(model.num_heads, tp)}"
-        )
-    towers = {"model.vision_hidden_size": model.vision_hidden_size, "model.text_hidden_size": model.text_hidden_size}
-    for knob, width in towers.items():
-        num_heads = (width or model.hidden_size) // max(1, model.head_size)
-        if width and num_heads % tp:
-            faults.append(f"{knob} ({width}) makes {num_heads} heads, which is not divisible by parallel.tp ({tp})")
-    for name, width in (("hidden", model.hidden_size), ("vision", model.vision_width), ("text", model.text_width)):
-        inner = inner_width(width, model.mlp_ratio)
-        if inner % tp and (name == "hidden" or width != model.hidden_size):
-            faults.append(
-                f"model.mlp_ratio ({model.mlp_ratio:g}) makes an inner width of {inner} for the {name} width {width}, "
-                f"which is not divisible by parallel.tp ({tp})"
-            )
-    return faults
-
-
-def _layout_faults(config: RunConfig, world_size: int) -> list[str]:
-    parallel, train = config.parallel, config.train
-    faults = []
-    if parallel.pp > 99:
-        faults.append(f"parallel.pp is {parallel.pp}: pipeline stages are not available yet; set parallel.pp=1")
-    if world_size % (parallel.tp * parallel.pp):
-        ranks = "1 rank was" if world_size == 1 else f"{world_size} ranks were"
-        faults.append(
-            f"parallel.tp x pp is {parallel.tp * parallel.pp}, but {ranks} launched; "
-            f"the nearest product that divides that is {_nearest_divisor(world_size, parallel.tp * parallel.pp)}"
-        )
-        return faults
-    together = data_parallel_size(config, world_size) * train.micro_batch_size
-    if train.global_batch_size % together:
-        faults.append(
-            f"train.global_batch_size is {train.global_batch_size}, not a multiple of the {together} samples that "
-            f"{together // train.micro_batch_size} data-parallel ranks with train.micro_batch_size="
-            f"{train.micro_batch_size} run at once; the nearest is "
-            f"{_nearest_multiple(together, train.global_batch_size)}"
-        )
-    return faults
 
 
 def _objective_faults(config: RunConfig) -> list[str]:
@@ -160,7 +94,7 @@ def _objective_faults(config: RunConfig) -> list[str]:
     if loss.vlp > 0 and pool_size < MIN_POOL_SIZE:
         faults.append(f"itm.pool_size is {pool_size}; wanted at least {MIN_POOL_SIZE}, else no negative can be drawn")
     elif loss.vlp > 0 and micro_batch_size % pool_size:
-        nearest = _nearest_divisor(micro_batch_size, pool_size)
+        nearest = nearest_divisor(micro_batch_size, pool_size)
         faults.append(
             f"itm.pool_size is {pool_size}, which does not divide train.micro_batch_size ({micro_batch_size}); "
             + (f"the nearest that does is {nearest}" if nearest >= MIN_POOL_SIZE else "raise train.micro_batch_size")

@@ -41,6 +41,7 @@ class ParallelConfig(Frozen):
     pp: Count = 1  # ranks that share the depth
     sequence_parallel: bool = False  # tensor-parallel ranks also share the tokens between their matrices
     stage_layers: tuple[Count, ...] | None = None  # a cut by hand: layers of each stage, vision, text, fusion in a row
+    timeout_seconds: Positive = 1800.0  # a collective that waits longer for another rank ends the run with an error
 
 
 class ZeroConfig(Frozen):
@@ -48,7 +49,8 @@ class ZeroConfig(Frozen):
 
     stage: Literal[1, 2, 3] = 3  # 1: optimizer states, 2: and gradients, 3: and weights
     # Stage 3 gathers weights for each use and lets them go (least memory), or once a step (least traffic; a rank then
-    # holds its stage's whole weights and gradients). auto: per_use with one pipeline stage, else per_step.
+    # holds its stage's whole weights and gradients). auto: per_use with one pipeline stage, else
+    # per_step where the estimate of `mmtrain plan` fits the device.
     gather: Literal["per_step", "per_use", "auto"] = "auto"
     grad_accumulation: Literal["fp32", "bf16"] = "fp32"  # the type in which micro-batches' gradients add up
 

@@ -1,4 +1,4 @@
-"""Pipeline stages read the same samples, but only the first decodes images: which of them could not be used, all must know.
+"""Pipeline stages read the same samples, but only the first decodes images: all must know which could not be used.
 
 Axes: B samples of a micro-batch, T text positions, K micro-batches.
 """

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from mmtrain.config.depth import Part, layers_of
 from mmtrain.config.schema import RunConfig
+from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.data.heldout import HeldOut
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
@@ -16,11 +18,9 @@ from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
 from mmtrain.engine.pipeline import PipelinePasses
-from mmtrain.engine.stages import stage_layers
 from mmtrain.engine.states import States
 from mmtrain.engine.uncut import UncutStates
 from mmtrain.engine.zero import ZeroStates
-from mmtrain.model.depth import Part, layers_of
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
@@ -31,9 +31,9 @@ from mmtrain.parallel.grid import Grid
 from mmtrain.parallel.groups import Groups, start
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.slices import Slice
+from mmtrain.planner.stages import stage_layers
 
 LOG = logging.getLogger("mmtrain.engine")
-VOCAB_MULTIPLE = 128  # Shoeybi et al. 2019 pad to it; the padding is the same for every layout, or losses would differ
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ class Place:
     groups: Groups
     device: torch.device
     dtype: torch.dtype
-
-
-def padded_vocab_size(num_pieces: int, multiple: int = VOCAB_MULTIPLE) -> int:
-    """Rows of the embedding and of the vocabulary head for a tokenizer of `num_pieces`."""
-    return -(-num_pieces // multiple) * multiple
 
 
 def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream:

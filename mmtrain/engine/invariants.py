@@ -12,7 +12,6 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.parallel.groups import Groups
 
-
 AXES = ("pp", "dp", "tp")
 ALIKE_ALONG = {  # along which axes of the grid the ranks must hold the same
     "step": AXES,
@@ -28,7 +27,7 @@ class InvariantError(Exception):
 
 
 class Invariants:
-    """Same step and config on all ranks, equal replicas along dp and tp, equal negatives along tp and pp, finite gradients."""
+    """Same step and config on all ranks, equal replicas and negatives, finite gradients."""
 
     def __init__(self, plan: RunConfig, groups: Groups) -> None:
         self.plan, self.groups = plan, groups
@@ -76,24 +75,22 @@ class Invariants:
             if len(set(ranks.values())) > 1:
                 raise InvariantError(f"the ranks do not agree on their {what}: {ranks}")
 
-    @staticmethod
-    def _digest_of(model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
+    def _digest_of(self, model: VisionLanguageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
         params = [
-            _own_part(param)
+            self._own_part(param)
             for param in model.parameters()
             if not (uncut_only and getattr(param, "tensor_model_parallel", False))
         ]
         return _digest(b"".join(_bytes(param) or b"" for param in params))
 
-
-def _own_part(param: torch.nn.Parameter) -> torch.Tensor:
-    """What this rank holds of a weight; what ZeRO-3 fills the last rank's part up with is memory as it was found."""
-    part = getattr(param, "ds_tensor", None)
-    if part is None:
-        return param
-    num_before = part.numel() * dist.get_rank(param.ds_process_group)
-    return part[: max(0, param.ds_numel - num_before)]
+    def _own_part(self, param: torch.nn.Parameter) -> torch.Tensor:
+        """What this rank holds of a weight; the padding of ZeRO-3's last part is whatever the memory held before."""
+        part = getattr(param, "ds_tensor", None)
+        if part is None:
+            return param
+        num_before = self.groups.coord.dp * part.numel()
+        return part.flatten()[: max(0, param.ds_numel - num_before)]
 
 
 def _bytes(tensor: torch.Tensor | None) -> bytes | None:

@@ -6,8 +6,8 @@ Axes: B images, R rows, T text positions, S image tokens.
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.depth import Part
 from mmtrain.model.layers import ImageContext, Norm, Stack, gathered, spread
 
 

@@ -31,8 +31,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch.utils.checkpoint import checkpoint
 
-from mmtrain.config.check import inner_width
 from mmtrain.config.schema import ModelConfig, ParallelConfig
+from mmtrain.config.shapes import inner_width
 
 OutputAndBias = tuple[torch.Tensor, torch.Tensor]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from mmtrain.config.depth import reached
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.depth import reached
 from mmtrain.model.rows import Layout
 from mmtrain.records import Features
 

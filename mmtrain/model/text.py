@@ -6,8 +6,8 @@ Axes: Y rows, T text positions.
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.depth import Part
 from mmtrain.model.layers import Norm, Stack, spread, token_embedding
 
 

@@ -7,17 +7,11 @@ import torch
 import torch.nn.functional as F
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from mmtrain.config.schema import ModelConfig, ParallelConfig
-from mmtrain.model.depth import Part
+from mmtrain.config.depth import Part
+from mmtrain.config.schema import ModelConfig
 from mmtrain.model.layers import Norm, Stack, spread
 
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
-
-
-def num_image_tokens(model: ModelConfig, parallel: ParallelConfig) -> int:
-    """[CLS], the patches, and under sequence parallelism what fills them up to a multiple of tp."""
-    real, unit = model.num_patches + 1, parallel.tp if parallel.sequence_parallel else 1
-    return -(-real // unit) * unit
 
 
 class PatchEmbedding(torch.nn.Module):

@@ -5,15 +5,16 @@ Axes: B samples, T text positions, S image tokens, Y rows of the text stack, R r
 
 import torch
 
+from mmtrain.config.depth import Part
 from mmtrain.config.schema import RunConfig
-from mmtrain.model.depth import Part
+from mmtrain.config.shapes import num_image_tokens, sequence_unit, stack_widths
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
 from mmtrain.model.layers import gathered, stack_config
 from mmtrain.model.packet import Flow, PacketShape
 from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
 from mmtrain.model.text import TextTower
-from mmtrain.model.vision import VisionTower, num_image_tokens
+from mmtrain.model.vision import VisionTower
 from mmtrain.records import Features
 
 TEXT_OF_FUSION = {"positive": "clean", "negative_image": "clean", "negative_text": "clean"}  # the others read their own
@@ -32,9 +33,9 @@ class VisionLanguageModel(torch.nn.Module):
         model, parallel = plan.model, plan.parallel
         self.part = part = part or Part.whole(model)
         self.model, self.pool_size = model, plan.itm.pool_size
-        self.unit = parallel.tp if parallel.sequence_parallel else 1
+        self.unit = sequence_unit(parallel)
         self.num_image_tokens = num_image_tokens(model, parallel)
-        widths = {"vision": model.vision_width, "text": model.text_width, "fusion": model.hidden_size}
+        widths = stack_widths(model)
         sizes = dict(zip(widths, part.sizes, strict=True))
         configs = {name: stack_config(model, parallel, width, sizes[name]) for name, width in widths.items()}
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]

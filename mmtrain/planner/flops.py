@@ -9,8 +9,8 @@ model FLOPs utilization): a run that recomputes shows a smaller utilization, bec
 Lengths: S image tokens ([CLS] and patches), T text tokens. A row is one sequence of T that a stack runs.
 """
 
-from mmtrain.config.check import inner_width
 from mmtrain.config.schema import LossConfig, ModelConfig
+from mmtrain.config.shapes import inner_width
 
 FORWARD_AND_BACKWARD = 3  # in units of the forward pass
 CHANNELS = 3

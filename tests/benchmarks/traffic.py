@@ -38,7 +38,9 @@ def plan_of(stage: int, gather: str, negatives: str, num_batches: int) -> Any:
 def _rows(found: list[dict[Any, list[tuple[float, float, Moved]]]]) -> list[tuple[list[str], bool]]:
     rows = []
     for key in found[0]:
-        gathered, reduced = ([max(of[key][step][which] for of in found) for step in range(NUM_STEPS)] for which in (0, 1))
+        gathered, reduced = (
+            [max(of[key][step][which] for of in found) for step in range(NUM_STEPS)] for which in (0, 1)
+        )
         later = max(gathered[1:]), max(reduced[1:])
         first = f"{gathered[0]:.2f} / {reduced[0]:.2f}"
         keeps = key[0] != "per_step" or max(later) <= BOUND

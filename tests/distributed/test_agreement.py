@@ -1,4 +1,4 @@
-"""A sample that only the first stage found unusable is empty for all stages, and the losses are those of one process."""
+"""A sample that only the first stage found unusable is empty for all stages; losses are those of one process."""
 
 from typing import Any
 

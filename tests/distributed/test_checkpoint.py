@@ -28,7 +28,7 @@ def train_and_save(checkpoints: str, tp: int, dp: int) -> dict[str, Rectangle]:
         engine.step(global_batch_of(step, plan, dp, place.groups.coord.dp))
     keeper = Keeper(Path(checkpoints), {}, tokenizer_sha256="", num_pieces=VOCAB_SIZE, is_first=place.groups.rank == 0)
     keeper.save(2, engine, _Nowhere())
-    parts = {name: safe_get_full_fp32_param(param) for name, param in engine.engine.module.named_parameters()}
+    parts = {name: safe_get_full_fp32_param(param) for name, param in engine.states.model.named_parameters()}
     return {name: _rectangle(engine.slices[name], part) for name, part in parts.items()}
 
 

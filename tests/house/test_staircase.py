@@ -20,7 +20,7 @@ FLOORS = {
     "": 0,  # mmtrain/__init__.py
 }
 DOOR_KEEPERS = {  # by what is imported: the only files of mmtrain/ that may
-    "deepspeed": ("engine/zero.py",),
+    "deepspeed": ("engine/zero.py", "engine/partition.py"),
     "megatron": (
         "model/*.py",
         "parallel/groups.py",

@@ -44,13 +44,14 @@ def _seen_and_counted(overrides: tuple[str, ...]) -> tuple[Counts, Counts]:
 
     plan = load_config(None, [*SMALL, *overrides])
     model = VisionLanguageModel(plan, VOCAB_SIZE)
-    rows = plan_rows(made_batch(range(6)), Layout.of(Mixture(plan.loss, dist.group.WORLD).rows))
+    rows = plan_rows(made_batch(range(6)), Layout.of(Mixture(plan.loss, plan.itc, dist.group.WORLD).rows))
     # The fused attention kernels of a CPU are unknown to the counter; the plain one is made of products that it knows.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, depth=2) as counter:
         model(rows)
     named = {name: float(sum(counts.values())) for name, counts in counter.get_flop_counts().items()}
     part = {name.removeprefix("VisionLanguageModel."): count for name, count in named.items()}
     seen = {stack: part.get(stack, 0.0) for stack in ("vision", "text", "fusion")}
+    seen["fusion"] += part.get("fusion.entry", 0.0)  # called before the stack, by the model itself
     seen["heads"] = sum(part.get(head, 0.0) for head in HEADS)
     num_picked = sum(picks.row_N.numel() for picks in rows.picks.values())
     counted = step_flops(plan.model, plan.loss, VOCAB_SIZE, num_samples=6, text_length=12, num_picked_tokens=num_picked)

@@ -46,10 +46,10 @@ def table(tmp_path_factory) -> Path:
 def start(table: Path, out: Path, processes: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "data_tools", "build", table, out, *RULES, "--processes", processes]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, env=environment, start_new_session=True, **silent
-    )
+    with open(out.parent / "said", "wb") as said:
+        return subprocess.Popen(
+            [str(word) for word in command], cwd=ROOT, env=environment, stderr=said, stdout=said, start_new_session=True
+        )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def check_kills(table: Path, undisturbed: tuple[dict[str, bytes], float], out: P
         was_done = build.wait(LIMIT_SECONDS) == 0
         assert not [path for path in folder.glob("*.tar") if files[path.name] != path.read_bytes()]
         if not was_done:
-            assert start(table, folder, processes=1 + number % 2).wait(LIMIT_SECONDS) == 0
+            code = start(table, folder, processes=1 + number % 2).wait(LIMIT_SECONDS)
+            assert code == 0, (out / "said").read_text()
         assert contents(folder) == files, f"killed after {moment:.2f} of {seconds:.1f} s"
 
 

@@ -208,8 +208,8 @@ def test_links_climbing_paths_and_code_in_tars_are_refused_by_name_and_the_rest_
         "run.sh": "may bear code (.sh)",
         "weights.tar.npy": "may bear code (.npy)",
     }
-    members = tarfile.open(next((tmp_path / "out").glob("*.tar"))).getnames()
-    assert members == ["00000000.png", "00000000.txt", "00000000.json"]
+    with tarfile.open(next((tmp_path / "out").glob("*.tar"))) as tar:
+        assert tar.getnames() == ["00000000.png", "00000000.txt", "00000000.json"]
 
 
 def test_a_caption_may_lie_beside_the_image_in_any_tar(tmp_path):

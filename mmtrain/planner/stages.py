@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from functools import cache
 
+from mmtrain.config.depth import layers_of
 from mmtrain.config.schema import RunConfig
-from mmtrain.model.depth import layers_of
 from mmtrain.planner.flops import layer_flops
 
 

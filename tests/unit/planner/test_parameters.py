@@ -1,0 +1,48 @@
+"""Parameters counted from the knobs are those of the built model, whole and in every stage."""
+
+from typing import Any
+
+import pytest
+
+from mmtrain.config.depth import Part
+from mmtrain.config.schema import RunConfig
+from mmtrain.planner.parameters import largest_use, stage_parameters
+from tests.helpers import tiny_plan
+
+MODELS = {
+    "one width": {},
+    "towers of their own": {"vision_hidden_size": 48, "text_hidden_size": 16},
+    "uneven": {"mlp_ratio": 2.5, "vision_layers": 3, "text_layers": 1, "patch_size": 4, "embedding_size": 9},
+}
+
+
+def built(plan: RunConfig, part: Part, vocab_size: int) -> int:
+    from mmtrain.model.vlm import VisionLanguageModel
+
+    return sum(param.numel() for param in VisionLanguageModel(plan, vocab_size, part).parameters())
+
+
+@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
+def test_every_cut_of_the_depth_has_the_parameters_of_the_model(changes: dict[str, Any], place: Any) -> None:
+    plan, vocab_size = tiny_plan(model=changes), 128
+    whole = Part.whole(plan.model)
+    assert stage_parameters(plan.model, whole, vocab_size, 1) == built(plan, whole, vocab_size)
+    for start in range(whole.stop):
+        for stop in range(start + 1, whole.stop + 1):
+            part = Part(start, stop, whole.sizes)
+            assert stage_parameters(plan.model, part, vocab_size, 1) == built(plan, part, vocab_size), part
+
+
+def test_the_stages_together_are_the_whole() -> None:
+    model = tiny_plan().model
+    cut = (1, 2, 3)
+    parts = [Part.cut(model, cut, stage) for stage in range(len(cut))]
+    assert sum(stage_parameters(model, part, 128, 1) for part in parts) == stage_parameters(
+        model, Part.whole(model), 128, 1
+    )
+
+
+def test_the_largest_use_is_a_layer_or_the_vocabulary() -> None:
+    model = tiny_plan().model
+    whole = Part.whole(model)
+    assert largest_use(model, whole, 128, 1) < largest_use(model, whole, 12_800, 1) == 12_800 * 33
