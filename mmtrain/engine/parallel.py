@@ -40,17 +40,24 @@ class ParallelEngine:
         self.groups, self.slices, self.device = groups, slices, device
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
-        self.invariants = Invariants(plan, groups, device)
+        self.invariants = Invariants(plan, groups)
         self.num_steps_done = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = self.passes.agreed(micro_batches)
+        return self.update(batches, self.accumulate(batches))
+
+    def accumulate(self, batches: list[Batch]) -> list[Losses]:
+        """The first half of a step: the losses of each micro-batch, and their gradients summed and reduced."""
         totals = self._agree_on_totals(batches)
         self.states.model.train()
         with self.states.during_passes():
             if self.mixture.needs_first_pass:
                 self._contrast_whole_batch(batches, totals)
-            found = self._train(batches, totals)
+            return self._train(batches, totals)
+
+    def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
+        """The second half: look at what must agree, clip, and move the weights."""
         if self.invariants.are_due(self.num_steps_done):
             self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
         learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
@@ -64,12 +71,20 @@ class ParallelEngine:
         return self.evaluation.run(self.passes)
 
     def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        return self._shared_out(self.states.weights())
+
+    def gradients(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """As `weights`, of the global batch's gradient before it is clipped; between the halves of a step."""
+        return self._shared_out(self.states.whole_gradients())
+
+    def _shared_out(self, named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """What every rank was told of each parameter's slice, kept by one of those that hold the same."""
         coord, dp = self.groups.coord, self.groups.grid.dp
-        for number, (name, weight) in enumerate(self.states.weights()):
+        for number, (name, tensor) in enumerate(named):
             place = self.slices[name]
             is_replica = place.shape == place.global_shape and coord.tp > 0
             if number % dp == coord.dp and not is_replica:
-                yield place, weight.cpu()
+                yield place, tensor.cpu()
 
     def _train(self, batches: list[Batch], totals: Totals) -> list[Losses]:
         def loss_of(features: Features, batch: Batch) -> Losses:

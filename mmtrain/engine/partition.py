@@ -64,6 +64,15 @@ def forget_gradients(engine: Any) -> None:
     torch._foreach_zero_(list(sums.values()))
 
 
+def add_up_in(params: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
+    """Let the gradients of several backward passes add up on this rank in `dtype`, whatever the weights' own.
+
+    Only for weights that stay whole: a gradient is then as large as its weight, in `dtype`, until it is reduced.
+    """
+    for param in params:
+        param.grad_dtype = dtype
+
+
 @contextlib.contextmanager
 def reduced_once(engine: Any) -> Iterator[None]:
     """Gradients add up on each rank while it lasts and are reduced at its end."""

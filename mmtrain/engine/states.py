@@ -37,3 +37,7 @@ class States(Protocol):
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every parameter of this rank's slice of the stage by name, uncut along dp, in float32. All dp ranks call."""
         ...
+
+    def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """As `weights`, of what `gradients` yields parts of."""
+        ...

@@ -81,6 +81,9 @@ class UncutStates:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((name, master.detach()) for name, master in self.named_masters)
 
+    def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, master.grad) for name, master in self.named_masters if master.grad is not None)
+
 
 def _add_to_master(param: torch.nn.Parameter, master: torch.nn.Parameter) -> None:
     if master.grad is None:

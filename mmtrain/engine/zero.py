@@ -12,7 +12,7 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
-from mmtrain.engine.partition import confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
 
@@ -42,6 +42,9 @@ class ZeroStates:
         hold_to(plan.parallel.timeout_seconds)
         self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
         self.stage = plan.zero.stage
+        if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
+            # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
+            add_up_in(model.parameters(), torch.float32)
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -84,6 +87,11 @@ class ZeroStates:
         from deepspeed.utils import safe_get_full_fp32_param
 
         return ((name, safe_get_full_fp32_param(param)) for name, param in self.model.named_parameters())
+
+    def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        from deepspeed.utils import safe_get_full_grad
+
+        return ((name, safe_get_full_grad(param).float()) for name, param in self.model.named_parameters())
 
 
 class GroupsForDeepSpeed:

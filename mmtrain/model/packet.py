@@ -123,8 +123,10 @@ class PacketShape:
 
     def _features_in(self, part: torch.Tensor) -> Features:
         rows, size = self._rows_of_feature, self.model.embedding_size
+        # Copies: who keeps the features of many micro-batches must not keep their packets.
         image_BE, text_BE = (
-            part[first : first + rows].transpose(0, 1).flatten(1)[:, :size].float() for first in (0, rows)
+            part[first : first + rows].transpose(0, 1).flatten(1)[:, :size].to(torch.float32, copy=True)
+            for first in (0, rows)
         )
         # Every sample carries a copy, so that the gradients of all copies find their way back.
         return Features(
