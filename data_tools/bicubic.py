@@ -31,10 +31,15 @@ def compiled() -> ctypes.CDLL | None:
     return None
 
 
-def _by_pillow(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """The pixels, uint8 [height, width, 4], as an image that shares their memory."""
     height, width = pixels.shape[:2]
-    image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
-    return np.asarray(image.resize((width, size[1]), Image.Resampling.BICUBIC).resize(size, Image.Resampling.BICUBIC))
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
+
+def _by_pillow(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    lower = as_image(pixels).resize((pixels.shape[1], size[1]), Image.Resampling.BICUBIC)
+    return np.asarray(lower.resize(size, Image.Resampling.BICUBIC))
 
 
 def _by_library(library: ctypes.CDLL, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from data_tools.bicubic import resize
+from data_tools.bicubic import as_image, resize
 from data_tools.jpeg import MAX_SCANS, ORIENTATION_TAG, UPRIGHT, read_notes
 from data_tools.left_out import Unusable
 from data_tools.looks import look_of
@@ -84,7 +84,7 @@ def _prepare_plain(content: bytes, size: Size, rules: ImageRules) -> PreparedIma
     if rules.looks:
         least = (max(least[0], LOOK_PIXELS), max(least[1], LOOK_PIXELS))
     pixels = _decode_plain(content, size, _scale(size, least))
-    look = look_of(Image.fromarray(pixels[:, :, :3])) if rules.looks else None
+    look = look_of(as_image(pixels)) if rules.looks else None
     if keep:
         return PreparedImage(content, "jpg", size, size, look)
     written = simplejpeg.encode_jpeg(resize(pixels, target), rules.quality, PIXELS, SUBSAMPLING, fastdct=False)
