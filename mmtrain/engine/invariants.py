@@ -52,11 +52,13 @@ class Invariants:
             "not finite": sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients),
         }
         found = self._found_everywhere(own)
-        for what, axes in ALIKE_ALONG.items():
-            self._refuse_differences(what, axes, [said[what] for said in found])
+        faults = [self._difference(what, axes, [said[what] for said in found]) for what, axes in ALIKE_ALONG.items()]
         bad = {rank: said["not finite"] for rank, said in enumerate(found) if said["not finite"]}
         if bad:
-            raise InvariantError(f"step {num_steps_done + 1}: gradients are not finite; how many of each rank: {bad}")
+            faults.append(f"gradients are not finite; how many of each rank: {bad}")
+        if any(faults):
+            sentences = "; ".join(fault for fault in faults if fault)
+            raise InvariantError(f"step {num_steps_done + 1} was not taken: {sentences}")
 
     def _found_everywhere(self, own: dict[str, Any]) -> list[dict[str, Any]]:
         found = [own] * self.groups.grid.world_size
@@ -64,8 +66,8 @@ class Invariants:
             dist.all_gather_object(found, own)
         return found
 
-    def _refuse_differences(self, what: str, axes: tuple[str, ...], said: list[Any]) -> None:
-        """`said` by rank; None stands for a rank that has nothing to say of it."""
+    def _difference(self, what: str, axes: tuple[str, ...], said: list[Any]) -> str | None:
+        """What the ranks say where they differ; None in `said` stands for a rank that has nothing to say of it."""
         alike: dict[tuple[int, ...], dict[int, Any]] = {}
         for rank, value in enumerate(said):
             coord = self.groups.grid.coord(rank)
@@ -74,7 +76,8 @@ class Invariants:
                 alike.setdefault(others, {})[rank] = value
         for ranks in alike.values():
             if len(set(ranks.values())) > 1:
-                raise InvariantError(f"the ranks do not agree on their {what}: {ranks}")
+                return f"the ranks do not agree on their {what}: {ranks}"
+        return None
 
     def _digest_of(self, model: StageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""
