@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -99,9 +100,10 @@ def _decode_any(content: Content) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        return np.array(upright.convert("RGB"))
 
 
 def _segments(content: Content, stop: int = SCAN) -> list[tuple[int, int, int]]:
@@ -122,11 +124,12 @@ def _orientation(content: Content) -> int:
     for marker, start, end in _segments(content[: 2**16 + 64], stop=EXIF):
         if marker == EXIF and content[start : start + 4] == b"Exif":
             exif = Image.Exif()
-            try:
-                exif.load(bytes(content[start:end]))
-                return int(exif.get(ORIENTATION_TAG, 1))
-            except Exception:  # damaged EXIF of an image that is whole
-                return 1
+            with warnings.catch_warnings(action="ignore"):  # damaged EXIF of an image that is whole
+                try:
+                    exif.load(bytes(content[start:end]))
+                    return int(exif.get(ORIENTATION_TAG, 1))
+                except Exception:  # Pillow raises what the bytes lead it to
+                    return 1
         if not 0xE0 <= marker <= 0xEF:
             break
     return 1

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from mmtrain.data.augment import fit, mirror, random_crop, resize
+from mmtrain.data.augment import fit, jitter, mirror, random_crop, resize
 from mmtrain.data.draws import Purpose, generator
 from mmtrain.data.images import ImageError, decode
 from tests.unit.data.made import picture
@@ -122,3 +122,31 @@ def test_the_module_reads_a_file_that_only_pillow_forgives(tmp_path: Path):
     whole = picture(2, (32, 32))
     padded = whole[:-2] + b"\x00" * 3 + whole[-2:]  # extraneous bytes before the end mark
     assert decode(padded).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGB")])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_on_its_side_is_shown_upright(kind: str, mode: str, orientation: int):
+    content, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    scene(96, 64, 4).convert(mode).save(content, kind, exif=exif, quality=95)
+    with Image.open(content) as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    found = decode(content.getvalue()).permute(1, 2, 0).numpy()
+    assert found.shape == expected.shape == ((64, 96, 3) if orientation < 5 else (96, 64, 3))
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+def test_damaged_exif_leaves_a_whole_image_as_it_is_stored():
+    content = io.BytesIO()
+    scene(96, 64, 4).save(content, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert decode(content.getvalue()).shape == (3, 64, 96)
+
+
+def test_color_jitter_changes_an_image_within_its_share_and_never_without_it():
+    pixels = decode(picture(3, (32, 32), "PNG"))
+    changed = [jitter(pixels, 0.4, generator(0, Purpose.COLOR, 0, sample)) for sample in range(20)]
+    assert all(image.dtype == torch.uint8 and image.shape == pixels.shape for image in changed)
+    means = [float(image.float().mean()) / float(pixels.float().mean()) for image in changed]
+    assert 0.55 < min(means) < 0.9 and 1.05 < max(means) < 1.45
+    assert torch.equal(jitter(pixels, 0.0, generator(0, Purpose.COLOR)), pixels)
