@@ -39,13 +39,12 @@ def random_crop(
     """
     height, width = pixels_CHW.shape[1:]
     for _ in range(NUM_CROP_TRIES):
-        share, aspect = numbers.random(2).tolist()
+        share, aspect, across, down = numbers.random(4).tolist()
         area = height * width * (min_share + (1 - min_share) * share)
         aspect = (3 / 4) ** (1 - 2 * aspect)
         box_width, box_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
         if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(numbers.integers(height - box_height + 1))
-            left = int(numbers.integers(width - box_width + 1))
+            top, left = int(down * (height - box_height + 1)), int(across * (width - box_width + 1))
             break
     else:
         box_width, box_height = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
