@@ -1,6 +1,6 @@
 """What mmtrain needs and what it installs; exact versions stand in constraints.txt."""
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 REQUIRES = [
     "braceexpand>=0.1.7,<1",
@@ -26,6 +26,15 @@ REQUIRES = [
 ]
 TEST = ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1"]
 
+# Makes `mmdata build` faster and changes no byte of its results; where no compiler is, Pillow does the same.
+SHRINK = Extension(
+    "data_tools._shrink",
+    ["data_tools/shrink.c"],
+    extra_compile_args=["-O3", "-ffp-contract=off"],
+    libraries=["m"],
+    optional=True,
+)
+
 setup(
     name="mmtrain",
     version="0.1.0",
@@ -33,6 +42,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["mmtrain", "mmtrain.*", "data_tools", "data_tools.*"]),
+    ext_modules=[SHRINK],
     install_requires=REQUIRES,
     extras_require={"test": TEST, "dev": TEST},
     entry_points={"console_scripts": ["mmtrain = mmtrain.cli:main", "mmdata = data_tools.cli:main"]},

@@ -48,19 +48,20 @@ class Assembly:
         self._packing: dict[int, int] = {}  # shard -> the first chunk that it reads
         self._num_forgotten = 0  # chunks whose images are gone
 
-    def run(self, chunks: Iterable[tuple[int, int]], progress: Progress) -> BuildReport:
+    def run(self, chunks: Iterable[int], progress: Progress) -> BuildReport:
         """Pack everything; the shards are there before the manifest, and the manifest before the work is forgotten.
 
-        `chunks`: numbers from 0 on, each as soon as it is prepared, with how many of its rows are left out.
+        `chunks`: their numbers from 0 on, each as soon as it is prepared.
         """
         for partial_file in self._folder.glob(".*.partial"):  # of a build that was killed
             partial_file.unlink(missing_ok=True)
         lines = self._folder / f".{LEFT_OUT_NAME}.{os.getpid()}.partial"
         try:
             with SampleTable(self._folder) as table, open(lines, "wb") as left_out:
-                for chunk, num_left_out in chunks:
+                for chunk in chunks:
+                    num_before = len(self._tally)
                     num_rows = self._take(chunk, table, left_out)
-                    progress.advance(num_rows, left_out=num_left_out)
+                    progress.advance(num_rows, left_out=len(self._tally) - num_before)
                 for picks in self._selection.rest():
                     self._pack(picks)
                 self._workers.finished(wait=True)

@@ -113,8 +113,7 @@ def merge_parts(folder: Path, processes: int) -> BuildReport:
                 f"chunk {missing[0]}; run the parts that are missing (`mmdata build ... --part i/n`)"
             )
         with Workers(processes) as workers, Progress("packing", plan.num_rows) as progress:
-            prepared = ((chunk, 0) for chunk in range(plan.num_chunks))
-            return Assembly(folder, workshop, workers).run(prepared, progress)
+            return Assembly(folder, workshop, workers).run(range(plan.num_chunks), progress)
 
 
 def _run(
@@ -128,21 +127,22 @@ def _run(
         prepared = _prepared(rows, chunks, workshop, preparation, workers)
         if effort.part is None:
             return Assembly(workshop.folder.parent, workshop, workers).run(prepared, progress)
-        for _, left_out in prepared:
-            progress.advance(plan.rows_per_chunk, left_out=left_out)
+        for chunk in prepared:
+            records = workshop.read_records(chunk)
+            progress.advance(len(records), left_out=sum(bool(record.reason) for record in records))
     return None
 
 
 def _prepared(
     rows: list[Row], chunks: range, workshop: Workshop, preparation: Preparation, workers: Workers
-) -> Iterator[tuple[int, int]]:
-    """Numbers of chunks in order, each as soon as it is prepared, with how many rows of it were left out."""
+) -> Iterator[int]:
+    """Numbers of chunks in order, each as soon as it is prepared."""
     step = workshop.read_plan().rows_per_chunk
     there = {chunk for chunk in chunks if workshop.has_chunk(chunk)}
     todo = (ChunkTask(n, tuple(rows[n * step : (n + 1) * step])) for n in chunks if n not in there)
     fresh = workers.in_order(partial(prepare_chunk, how=preparation), todo)
     for chunk in chunks:
-        yield chunk, 0 if chunk in there else next(fresh)[1]
+        yield chunk if chunk in there else next(fresh)
 
 
 def _ordered(

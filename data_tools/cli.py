@@ -2,31 +2,35 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
-from data_tools import build_command, commands
-from mmtrain.data.index import DataError
+from mmtrain.data.faults import DataError
 
 WRONG_INPUT = 2  # exit code: the sentence on standard error says what to change
 
 
 class Command(NamedTuple):
-    """What a word of the command line does."""
+    """What a word of the command line does: functions WORD and WORD_arguments of a module."""
 
     promise: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    module: str  # imported when the word is used: worker processes import this file too, and need nothing of it
+
+    def load(self) -> ModuleType:
+        """The module."""
+        return import_module(f"data_tools.{self.module}")
 
 
 COMMANDS = {
-    "build": Command("make shards of your images and captions", build_command.build_arguments, build_command.build),
-    "merge": Command("pack what the parts of a build prepared", build_command.merge_arguments, build_command.merge),
-    "synth": Command("draw a compositional set of scenes", commands.synth_arguments, commands.synth),
-    "tokenizer": Command("train a tokenizer on captions", commands.tokenizer_arguments, commands.tokenizer),
-    "inspect": Command("show what shards hold", commands.inspect_arguments, commands.inspect),
-    "index": Command("index shards of other tools", commands.index_arguments, commands.index),
-    "verify": Command("find damage in shards", commands.verify_arguments, commands.verify),
+    "build": Command("make shards of your images and captions", "build_command"),
+    "merge": Command("pack what the parts of a build prepared", "build_command"),
+    "synth": Command("draw a compositional set of scenes", "commands"),
+    "tokenizer": Command("train a tokenizer on captions", "commands"),
+    "inspect": Command("show what shards hold", "commands"),
+    "index": Command("index shards of other tools", "commands"),
+    "verify": Command("find damage in shards", "commands"),
 }
 
 
@@ -40,9 +44,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 wrong input; 1 and 3 as the command says."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(words[0] if words else "").parse_args(words)
     try:
-        return COMMANDS[arguments.command].run(arguments)
+        return getattr(COMMANDS[arguments.command].load(), arguments.command)(arguments)
     except DataError as error:
         reason = str(error)
     except OSError as error:
@@ -54,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return WRONG_INPUT
 
 
-def _parser() -> Parser:
+def _parser(chosen: str) -> Parser:
+    """The parser of the command line; only the chosen command's own arguments are in it."""
     parser = Parser(prog="mmdata", description=__doc__)
     words = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for word, command in COMMANDS.items():
-        command.arguments(words.add_parser(word, help=command.promise, description=command.promise))
+        own = words.add_parser(word, help=command.promise, description=command.promise)
+        if word == chosen:
+            getattr(command.load(), f"{word}_arguments")(own)
     return parser

@@ -16,8 +16,9 @@ def look_of(image: Image.Image) -> bytes:
     After Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), with signs for medians.
     Copies differ in a few bits; different pictures in about half of them.
     """
-    shrunk = image.convert("RGB").resize((GRID, GRID), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    small = np.asarray(shrunk, np.float32)
+    plain = image if image.mode in ("RGB", "RGBX") else image.convert("RGB")
+    shrunk = plain.resize((GRID, GRID), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small = np.asarray(shrunk, np.float32)[:, :, :3]
     waves, places = _waves()
     brightness = small @ np.array([0.299, 0.587, 0.114], np.float32)
     strengths = (waves @ brightness @ waves.T)[places]

@@ -49,8 +49,8 @@ class Gathered:
     image: bytes
 
 
-def prepare_chunk(task: ChunkTask, how: Preparation) -> tuple[int, int]:
-    """Write the chunk's images and records into the workshop; returns how many rows it has, and how many are left out.
+def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
+    """Write the chunk's images and records into the workshop; returns its number.
 
     Images are written as they come, records in the order of the rows.
     """
@@ -59,14 +59,14 @@ def prepare_chunk(task: ChunkTask, how: Preparation) -> tuple[int, int]:
         for row, found in _gathered(task.rows, how):
             records[row.number] = _prepare_row(row, found, how.images, images)
     workshop.write_records(task.number, [records[row.number] for row in task.rows])
-    return len(task.rows), sum(bool(record.reason) for record in records.values())
+    return task.number
 
 
-def read_captions(row: Row, rules: CaptionRules, fetch_rules: FetchRules) -> tuple[str, ...]:
-    """The captions of a row that may stay, cleaned; Unusable, with the first one's fault, where none may."""
+def read_captions(captions: Sequence[str | Place], rules: CaptionRules, fetch_rules: FetchRules) -> tuple[str, ...]:
+    """Those of the captions that may stay, cleaned; Unusable, with the first one's fault, where none may."""
     fault = Unusable("missing caption")
     kept, first = [], True
-    for given in row.captions:
+    for given in captions:
         try:
             caption = _clean(given if isinstance(given, str) else _text_at(given, fetch_rules))
             check_caption(caption, rules)
@@ -98,10 +98,11 @@ def _gather(row: Row, how: Preparation) -> Gathered | Unusable:
     try:
         if row.fault:
             raise Unusable(row.fault, row.detail)
-        captions = read_captions(row, how.captions, how.fetch)  # before the image, which costs more
+        facts = _facts(row, how.fetch)
+        captions = read_captions((*row.captions, *_further_captions(row, facts)), how.captions, how.fetch)
         if row.image is None:
             raise Unusable("missing image")
-        return Gathered(captions, _facts(row, how.fetch), fetch(row.image, how.fetch))
+        return Gathered(captions, facts, fetch(row.image, how.fetch))  # last, for it costs most
     except Unusable as error:
         return error
 
@@ -157,6 +158,14 @@ def _text_at(place: Place, rules: FetchRules) -> str:
 def _facts(row: Row, rules: FetchRules) -> dict[str, Any] | None:
     said = row.facts if row.facts is None or isinstance(row.facts, dict) else _object_at(row.facts, rules)
     return _cleaned(said) if said else None
+
+
+def _further_captions(row: Row, facts: dict[str, Any] | None) -> list[str]:
+    """Taken out of the facts of a shard's sample: the captions that `mmdata build` puts there beside the first one."""
+    said = facts.get("captions") if facts and isinstance(row.facts, Inside) else None
+    if facts and isinstance(said, list) and all(isinstance(caption, str) for caption in said):
+        return facts.pop("captions")
+    return []
 
 
 def _object_at(place: Place, rules: FetchRules) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What became of one row: kept with these captions and these bytes, or left out for this reason."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -30,9 +30,12 @@ class Record:
         return f"{self.number:08d}"
 
 
+NAMES = tuple(one.name for one in fields(Record))
+
+
 def to_line(record: Record) -> str:
     """One line of JSON; paths that are not UTF-8 and other strange text survive as escapes."""
-    return json.dumps(asdict(record))
+    return json.dumps({name: getattr(record, name) for name in NAMES})
 
 
 def from_line(line: str) -> Record:

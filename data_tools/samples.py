@@ -32,12 +32,12 @@ def pack_shard(task: ShardTask, folder: Path, work: Path) -> int:
 def sample_of(pick: Pick, image: bytes) -> Sample:
     """The files of one sample: the image, KEY.txt with the first caption, KEY.json with ids, source and sizes."""
     record, caption = pick.record, pick.captions[0].encode()
-    facts = dict(record.facts or {}) | {
+    # What an earlier build said of the source stays; the table tells from which shard a sample was cut.
+    facts = {"source": record.source, "original_size": record.original_size} | (record.facts or {})
+    facts |= {
         "image_id": record.image_id,
         "caption_id": hashlib.blake2b(caption, digest_size=8).hexdigest(),
-        "source": record.source,
         "size": record.size,
-        "original_size": record.original_size,
     }
     if len(pick.captions) > 1:
         facts["captions"] = pick.captions

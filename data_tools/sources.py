@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from braceexpand import braceexpand
+
 from data_tools.coco import coco_rows
 from data_tools.fetch import FetchRules, fetch_file
-from data_tools.rows import SCHEME, Row, Url, faulty
+from data_tools.rows import SCHEME, Row, Url, faulty, locate
 from data_tools.tables import TABLE_SUFFIXES, Columns, table_rows
 from data_tools.tars import tar_rows
 from mmtrain.data.index import DataError, find_shards
@@ -41,11 +43,9 @@ def read_rows(places: Sequence[str], options: SourceOptions, downloads: Path | N
 
 def _rows_of(place: str, options: SourceOptions, downloads: Path | None) -> Iterator[Row]:
     if SCHEME.match(place) and not place.lower().startswith("file://"):
-        if downloads is None:
-            raise DataError(f"INPUT {place!r} is an address, and there is no folder to fetch it into")
-        root = options.image_root or place.rpartition("/")[0]
-        return _rows_of(str(fetch_file(Url(place), downloads, FetchRules())), replace(options, image_root=root), None)
-    path = Path(place)
+        return _remote_rows(place, options, downloads)
+    path = locate(place, ".")
+    assert isinstance(path, Path), "addresses were taken care of"
     if path.is_dir() and not any(path.glob("*.tar")):
         return _folder_rows(path)
     if path.is_dir() or path.suffix.lower() == ".tar" or any(sign in place for sign in "*?[{"):
@@ -57,6 +57,16 @@ def _rows_of(place: str, options: SourceOptions, downloads: Path | None) -> Iter
         return table_rows(path, options.columns, root)
     known = ", ".join([*TABLE_SUFFIXES, f"{COCO_SUFFIX} (COCO captions)", ".tar"])
     raise DataError(f"INPUT is {place!r}; wanted a folder of images or of shards, or a file that ends in {known}")
+
+
+def _remote_rows(place: str, options: SourceOptions, downloads: Path | None) -> Iterator[Row]:
+    """The rows of an input behind an address, or behind several that a {000..009} pattern names."""
+    if downloads is None:
+        raise DataError(f"INPUT {place!r} is an address, and there is no folder to fetch it into")
+    for address in braceexpand(place):
+        root = options.image_root or address.rpartition("/")[0]
+        copy = fetch_file(Url(address), downloads, FetchRules())
+        yield from _rows_of(str(copy), replace(options, image_root=root), None)
 
 
 def _folder_rows(folder: Path) -> Iterator[Row]:

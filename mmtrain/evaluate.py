@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mmtrain.config.check import load_checked
+from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
@@ -53,6 +53,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     folder = find_latest(run_dir / "checkpoints")
     manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
+    check(plan, launch.world_size, tokenizer.num_pieces)
     heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
     model, slices = build_model(plan, place, tokenizer.num_pieces)

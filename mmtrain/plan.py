@@ -144,9 +144,9 @@ def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision:
     for stage, held in enumerate(stage_bytes(config, world_size, vocab_size, precision)):
         table.add_row(
             str(stage),
-            _layers(parts[stage]),
+            " + ".join(_layers(part) for part in parts[stage]),
             f"{costs[stage] / sum(costs):.1%}",
-            f"{stage_parameters(config.model, parts[stage], vocab_size, config.parallel.tp):,}",
+            f"{sum(stage_parameters(config.model, part, vocab_size, config.parallel.tp) for part in parts[stage]):,}",
             *(in_units(getattr(held, name)) for name in names),
             in_units(held.total),
         )

@@ -6,22 +6,33 @@ python mmtrain/pretrain.py --config ...                        one process
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmtrain.config.check import load_checked
+from mmtrain.config.check import check, load_checked
+from mmtrain.config.layout import layout_remarks
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
+from mmtrain.parallel.launch import (
+    Launch,
+    RunStopped,
+    hush_expected_warnings,
+    in_one_sentence,
+    on_this_rank,
+    read_launch,
+)
 
 if TYPE_CHECKING:
     from mmtrain.data.heldout import HeldOut
     from mmtrain.data.stream import Stream
+
+LOG = logging.getLogger("mmtrain.pretrain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    return in_one_sentence(partial(pretrain, words.config, words.overrides, launch), launch, (ConfigError, DataError))
+    work = partial(pretrain, words.config, words.overrides, launch)
+    return in_one_sentence(work, launch, (ConfigError, DataError, RunStopped))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +63,9 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> i
     if fault := refuse_used(plan.run_dir):
         raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
+    check(plan, launch.world_size, tokenizer.num_pieces)
+    for remark in layout_remarks(plan, launch.world_size) if launch.rank == 0 else ():
+        LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
     return run(plan, launch, stream, heldout)
 
@@ -88,7 +103,7 @@ def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | N
         captions=heldout.captions if heldout else (),
     )
     try:
-        with on_this_rank(DataError):
+        with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
             report = train(plan, engine, stream, keeper, meters)
     finally:
         stream.close()

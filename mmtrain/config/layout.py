@@ -106,18 +106,27 @@ def _tensor_parallel_faults(model: ModelConfig, tp: int, num_pieces: int | None)
 
 def _depth_faults(model: ModelConfig, parallel: ParallelConfig) -> list[str]:
     by_stack, pp, by_hand = layers_of(model), parallel.pp, parallel.stage_layers
-    total = sum(by_stack.values())
+    chunks = parallel.chunks_per_stage
+    total, parts = sum(by_stack.values()), pp * chunks
     names = ", ".join(f"{stack} {count}" for stack, count in by_stack.items())
     if pp > total:
         return [
             f"parallel.pp is {pp}, more stages than the {total} layers of the model ({names}); "
             f"the most is parallel.pp={total}"
         ]
+    if chunks > 1 and pp == 1:
+        return [f"parallel.chunks_per_stage is {chunks}, but parallel.pp=1 has no stages to interleave; set it to 1"]
+    if parts > total:
+        return [
+            f"parallel.chunks_per_stage x pp is {parts}, more parts than the {total} layers of the model ({names}); "
+            f"the most is parallel.chunks_per_stage={total // pp}"
+        ]
     if by_hand is None:
         return []
-    legal = f"for instance parallel.stage_layers={str(even_cut(total, pp)).replace(' ', '')}"
-    if len(by_hand) != pp:
-        return [f"parallel.stage_layers names {len(by_hand)} stages, but parallel.pp is {pp}; wanted {pp}, {legal}"]
+    legal = f"for instance parallel.stage_layers={str(even_cut(total, parts)).replace(' ', '')}"
+    wanted = f"parallel.pp is {pp}" if chunks == 1 else f"parallel.pp x chunks_per_stage is {parts}"
+    if len(by_hand) != parts:
+        return [f"parallel.stage_layers names {len(by_hand)} stages, but {wanted}; wanted {parts}, {legal}"]
     if sum(by_hand) != total:
         return [f"parallel.stage_layers adds up to {sum(by_hand)} layers, but the model has {total} ({names}); {legal}"]
     return []
@@ -155,6 +164,14 @@ def _world_faults(config: RunConfig, world_size: int, num_pieces: int | None) ->
             f"{together // train.micro_batch_size} data-parallel ranks with train.micro_batch_size="
             f"{train.micro_batch_size} run at once; the nearest is "
             f"{nearest_multiple(together, train.global_batch_size)}"
+        ]
+    rounds = together * parallel.pp
+    if parallel.chunks_per_stage > 1 and train.global_batch_size % rounds:
+        count = train.global_batch_size // together
+        return [
+            f"train.global_batch_size is {train.global_batch_size}: {count} micro-batches, but "
+            f"parallel.chunks_per_stage={parallel.chunks_per_stage} wants a multiple of parallel.pp "
+            f"({parallel.pp}) of them; the nearest is {nearest_multiple(rounds, train.global_batch_size)}"
         ]
     return []
 

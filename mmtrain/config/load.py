@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mmtrain.config.schema import Frozen, RunConfig
+from mmtrain.config.schema import Frozen, RunConfig, SetConfig
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
 
@@ -33,6 +33,7 @@ WANTED = {  # pydantic's kinds of fault, in words; {} are filled from the fault'
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "one of {expected}",
+    "extra_forbidden": "nothing of that name",
     "model_type": SECTION_WANTED,
     "model_attributes_type": SECTION_WANTED,
 }
@@ -218,13 +219,21 @@ def _validated(tree: Tree, refusals: list[Refusal]) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         details = error.errors()
-    for detail in details:
+    for detail in filter(_is_meant, details):
         refusals.append(Refusal(_drop(tree, detail["loc"]), _in_plain_words(detail)))
     return RunConfig.model_validate(tree)
 
 
+def _is_meant(detail: ErrorDetails) -> bool:
+    """Whether a fault is of the kind that was given: a set is text or a section, and pydantic tries both."""
+    as_section, is_section = SetConfig.__name__ in detail["loc"], isinstance(detail["input"], dict)
+    return not (as_section and detail["type"] in ("model_type", "model_attributes_type")) and not (
+        "str" in detail["loc"] and is_section
+    )
+
+
 def _in_plain_words(detail: ErrorDetails) -> str:
-    knob = ".".join(map(str, detail["loc"]))
+    knob = ".".join(str(word) for word in detail["loc"] if word not in ("str", SetConfig.__name__))
     wanted = WANTED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
     return f"{knob} is {detail['input']!r:.60}; wanted {wanted}"
 

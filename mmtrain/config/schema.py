@@ -40,7 +40,8 @@ class ParallelConfig(Frozen):
     tp: Count = 1  # ranks that share every matrix
     pp: Count = 1  # ranks that share the depth
     sequence_parallel: bool = False  # tensor-parallel ranks also share the tokens between their matrices
-    stage_layers: tuple[Count, ...] | None = None  # a cut by hand: layers of each stage, vision, text, fusion in a row
+    chunks_per_stage: Count = 1  # parts of the depth on each pipeline rank; more idle less and send more
+    stage_layers: tuple[Count, ...] | None = None  # a cut by hand: layers of each part, vision, text, fusion in a row
     timeout_seconds: Positive = 1800.0  # a collective that waits longer for another rank ends the run with an error
 
 

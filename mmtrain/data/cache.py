@@ -45,6 +45,10 @@ class Cache:
             finally:
                 partial.unlink(missing_ok=True)
 
+    def holds(self, name: str) -> bool:
+        """Whether the entry `name` is there now."""
+        return self._path(name).exists()
+
     def _enter(self, partial: Path, path: Path, name: str) -> int:
         size = partial.stat().st_size
         if size > self.max_bytes:

@@ -111,10 +111,13 @@ class Order:
 
 def whole_parts(weights: Sequence[float]) -> tuple[int, ...]:
     """The weights as whole numbers that add up to WEIGHT_UNITS, none of them 0."""
-    total, units = sum(weights), WEIGHT_UNITS - len(weights)
-    # One unit each beforehand, so that the smallest set still has a share.
-    ends = [round(units * sum(weights[:number]) / total) for number in range(len(weights) + 1)]
-    return tuple(1 + end - start for start, end in zip(ends[:-1], ends[1:], strict=True))
+    total = sum(weights)
+    ends = [round(WEIGHT_UNITS * sum(weights[:number]) / total) for number in range(len(weights) + 1)]
+    parts = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    for number in [number for number, part in enumerate(parts) if part == 0]:
+        parts[parts.index(max(parts))] -= 1
+        parts[number] = 1
+    return tuple(parts)
 
 
 def shares(parts: Sequence[int], num_places: int) -> np.ndarray:

@@ -31,20 +31,25 @@ class Access:
         self._walked: dict[str, Sidecar] = {}  # of local tars without an index of their own
         self._whole_only: set[str] = set()  # remote tars that cannot be read in ranges
 
-    @property
-    def cache(self) -> Cache:
-        """The cache of data.cache_dir; DataError where none is named."""
+    def need_cache(self) -> None:
+        """DataError where data.cache_dir is missing or cannot be used; asked at the start of a run."""
         if self._folder is None:
             raise DataError("data.cache_dir is not set; remote shards need a local folder for what was read of them")
         if self._made is None:
             self._made = Cache(self._folder, self._max_bytes)
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of data.cache_dir."""
+        self.need_cache()
+        assert self._made is not None
         return self._made
 
     def read(self, location: str, part: Part) -> bytes:
         """The bytes of one part of a shard."""
         if not is_remote(location):
             return read_part(Path(location), part)
-        if location.startswith(PIPE) or location in self._whole_only:
+        if location.startswith(PIPE) or location in self._whole_only or self.cache.holds(location):
             return self._read_whole(location, part)
         first, last = part.offset // BLOCK_BYTES, (part.offset + part.size - 1) // BLOCK_BYTES
         blocks = [self._block(location, number) for number in range(first, last + 1)]

@@ -106,6 +106,7 @@ def _count(location: str, entry: ShardEntry | None, access: Access) -> _Counted:
 
 
 def _count_remote(url: str, access: Access, knob: str) -> list[_Counted]:
+    access.need_cache()
     if url.startswith(PIPE):
         return [_count(url, None, access)]
     is_tar = url.endswith(".tar")

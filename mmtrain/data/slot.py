@@ -78,7 +78,9 @@ class Slot:
         if not isinstance(sample, Sample) or sample.image_CHW is None:
             image_HWC[:] = 0
         else:
-            torch.from_numpy(image_HWC).copy_(sample.image_CHW.permute(1, 2, 0))
+            pixels_HWC = sample.image_CHW.permute(1, 2, 0).numpy()
+            if pixels_HWC.ctypes.data != image_HWC.ctypes.data:  # else the resize wrote it here
+                image_HWC[:] = pixels_HWC
         if isinstance(sample, BadSample):
             arrays["bad_samples"][row] = sample.sample
             arrays["reasons"][row] = sample.reason.encode()[:REASON_BYTES]

@@ -123,10 +123,7 @@ class Stream:
         step, micro_batch = divmod(number, self.num_micro_batches)
         where = {"dp": self._dp, "dp_rank": self._dp_rank, "micro_batch_size": self._micro_batch_size}
         slots = self.order.slots(step, micro_batch, **where)
-        slot.fill(slots.places)
-        for row, (sample, epoch) in enumerate(zip(slots.samples.tolist(), slots.epochs.tolist(), strict=True)):
-            mark(sample)
-            slot.put(row, self._reader.read(sample, epoch))
+        self._reader.read(slots.samples, slots.epochs, slot.fill(slots.places), mark)
 
     def _list_tail(self, epoch: int) -> None:
         """Say which samples `epoch` did not deliver, or how many places stayed empty at its end."""

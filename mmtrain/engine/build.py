@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mmtrain.config.depth import Part, layers_of
+from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
-from mmtrain.config.shapes import padded_vocab_size
+from mmtrain.config.shapes import padded_vocab_size, sequence_unit
 from mmtrain.data.heldout import HeldOut
+from mmtrain.data.slot import LENGTH_STEP
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.evaluation import Evaluation
@@ -21,16 +24,19 @@ from mmtrain.engine.pipeline import PipelinePasses
 from mmtrain.engine.states import States
 from mmtrain.engine.uncut import UncutStates
 from mmtrain.engine.zero import ZeroStates
+from mmtrain.model.chunks import Chunks, StageModel
 from mmtrain.model.rows import Layout
 from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.model.weights import initialize, named_slices
 from mmtrain.objectives.mixture import Mixture
+from mmtrain.parallel.collectives import least_of
 from mmtrain.parallel.cpu import answer_for_cuda
-from mmtrain.parallel.device import device_of, resolve_precision, settle
+from mmtrain.parallel.device import device_of, precision_name, resolve_precision, settle, usable_bytes
 from mmtrain.parallel.grid import Grid
 from mmtrain.parallel.groups import Groups, start
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.slices import Slice
+from mmtrain.planner.memory import choose_gather, with_gather
 from mmtrain.planner.stages import stage_layers
 
 LOG = logging.getLogger("mmtrain.engine")
@@ -43,6 +49,7 @@ class Place:
     groups: Groups
     device: torch.device
     dtype: torch.dtype
+    device_bytes: int  # that a rank may fill, of the rank that has the least
 
 
 def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream:
@@ -56,7 +63,7 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         seed=plan.seed,
         dp=grid.dp,
         dp_rank=grid.coord(launch.rank).dp,
-        trim=grid.pp == 1,  # stages exchange packets of one shape
+        trim=trims_texts(plan),
         needs_images=grid.coord(launch.rank).pp == 0,
         tokenizer=tokenizer,
     )
@@ -83,15 +90,34 @@ def join(plan: RunConfig, launch: Launch) -> Place:
     device = device_of(launch.local_rank)
     settle(device)
     answer_for_cuda()
-    groups = start(launch, tp=plan.parallel.tp, pp=plan.parallel.pp, on_gpu=device.type == "cuda")
-    return Place(groups, device, resolve_precision(plan.precision, device))
+    dtype = resolve_precision(plan.precision, device)
+    if plan.zero.grad_accumulation == "bf16" and dtype == torch.float32:
+        raise ConfigError(
+            ["zero.grad_accumulation is bf16, but precision=auto is fp32 on this device; set precision=bf16"]
+        )
+    groups = start(
+        launch,
+        tp=plan.parallel.tp,
+        pp=plan.parallel.pp,
+        on_gpu=device.type == "cuda",
+        timeout_seconds=plan.parallel.timeout_seconds,
+    )
+    least = least_of(usable_bytes(device, launch.local_world_size), dist.group.WORLD, device)
+    return Place(groups, device, dtype, least)
 
 
-def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[VisionLanguageModel, dict[str, Slice]]:
+def trims_texts(plan: RunConfig) -> bool:
+    """Whether texts may end before model.max_text_length: stages exchange packets of one shape, ranks share tokens."""
+    return plan.parallel.pp == 1 and LENGTH_STEP % sequence_unit(plan.parallel) == 0
+
+
+def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[StageModel, dict[str, Slice]]:
     """This stage's part of the model with its first weights, the same on every layout, and which slice each is."""
     vocab_size = padded_vocab_size(num_pieces)
-    part = Part.cut(plan.model, stage_layers(plan, vocab_size), place.groups.coord.pp)
-    model = VisionLanguageModel(plan, vocab_size, part)
+    cut, parallel = stage_layers(plan, vocab_size), plan.parallel
+    numbers = range(place.groups.coord.pp, parallel.pp * parallel.chunks_per_stage, parallel.pp)
+    parts = [VisionLanguageModel(plan, vocab_size, Part.cut(plan.model, cut, number)) for number in numbers]
+    model = parts[0] if len(parts) == 1 else Chunks(parts)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
     return model, slices
@@ -102,7 +128,8 @@ def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> 
     if heldout is None:
         return None
     layout = Layout.of(Mixture(plan.loss, plan.itc, place.groups.data).rows)
-    return Evaluation(heldout, layout, place.groups, place.device, plan.train.micro_batch_size, plan.eval.num_pictures)
+    size, num_pictures = plan.train.micro_batch_size, plan.eval.num_pictures
+    return Evaluation(heldout, layout, place.groups, place.device, size, num_pictures, trim=trims_texts(plan))
 
 
 def build_engine(
@@ -114,6 +141,7 @@ def build_engine(
     holder: type[States] | None = None,
 ) -> ParallelEngine:
     """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given."""
+    plan = decide_gather(plan, place, num_pieces)
     model, slices = build_model(plan, place, num_pieces)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)
     return ParallelEngine(
@@ -129,6 +157,18 @@ def build_engine(
     )
 
 
+def decide_gather(plan: RunConfig, place: Place, num_pieces: int) -> RunConfig:
+    """The same run with `zero.gather=auto` decided, alike on every rank, and said by the first."""
+    grid, zero = place.groups.grid, plan.zero
+    if zero.stage < 3 or zero.gather != "auto" or grid.dp == 1:
+        return plan
+    vocab_size, precision = padded_vocab_size(num_pieces), precision_name(place.dtype)
+    choice = choose_gather(plan, grid.world_size, vocab_size, precision, place.device_bytes)
+    if place.groups.rank == 0:
+        LOG.info("%s", choice.reason)
+    return with_gather(plan, choice.mode)
+
+
 def holder_for(plan: RunConfig, groups: Groups) -> type[States]:
     """DeepSpeed's ZeRO, except where one data-parallel rank holds everything: it would only cost time."""
     if groups.grid.dp > 1:
@@ -138,7 +178,7 @@ def holder_for(plan: RunConfig, groups: Groups) -> type[States]:
     return UncutStates
 
 
-def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model: VisionLanguageModel) -> Passes:
+def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model: StageModel) -> Passes:
     """How micro-batches go through `stage`: the states around the model, or to infer only the model itself."""
     if plan.parallel.pp == 1:
         return StraightPasses(stage, place.device)

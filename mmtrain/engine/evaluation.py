@@ -23,13 +23,24 @@ TRUE_OR_TWIN = Layout.of({"clean", "positive"})
 
 
 class Evaluation:
-    """The held-out split and how it is scored; `layout` are the rows that the run trains, and only they are scored."""
+    """The held-out split and how it is scored; `layout` are the rows that the run trains, and only they are scored.
+
+    `trim` lets texts end before the greatest length, where neither pipeline stages nor shared tokens want them equal.
+    """
 
     def __init__(
-        self, heldout: HeldOut, layout: Layout, groups: Groups, device: torch.device, batch_size: int, num_pictures: int
+        self,
+        heldout: HeldOut,
+        layout: Layout,
+        groups: Groups,
+        device: torch.device,
+        batch_size: int,
+        num_pictures: int,
+        *,
+        trim: bool = False,
     ) -> None:
         self.heldout, self.layout, self.groups, self.device = heldout, layout, groups, device
-        self.batch_size, self.num_pictures = batch_size, num_pictures
+        self.batch_size, self.num_pictures, self.trim = batch_size, num_pictures, trim
 
     def run(self, passes: Passes) -> EvalReport:
         """Every score, the same on every rank; the last pipeline stage reads them off and tells the others."""
@@ -64,8 +75,7 @@ class Evaluation:
 
     def _batches(self, twins: bool) -> Iterator[Batch]:
         grid, coord = self.groups.grid, self.groups.coord
-        # Stages exchange packets of one shape, so texts keep their greatest length there.
-        return self.heldout.batches(self.batch_size, dp=grid.dp, dp_rank=coord.dp, twins=twins, trim=grid.pp == 1)
+        return self.heldout.batches(self.batch_size, dp=grid.dp, dp_rank=coord.dp, twins=twins, trim=self.trim)
 
     def _whole_split(self, parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([gather_rows(part, self.groups.data) for part in parts])[: len(self.heldout)]

@@ -63,6 +63,16 @@ def add_up_in(params: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
         param.grad_dtype = dtype
 
 
+def forget_gradients(engine: Any) -> None:
+    """Empty ZeRO-3's sums of gradients before a step.
+
+    DeepSpeed overwrites them at the first backward of a step and adds from the second on. A weight that the first
+    backward does not meet, as with several parts of the depth on one rank, would be added to what the last step left.
+    """
+    sums = engine.optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+    torch._foreach_zero_(list(sums.values()))
+
+
 @contextlib.contextmanager
 def reduced_once(engine: Any) -> Iterator[None]:
     """Gradients add up on each rank while it lasts and are reduced at its end."""

@@ -1,4 +1,4 @@
-"""Micro-batches through pipeline stages, by megatron-core's 1F1B schedule (Narayanan et al. 2021, section 2.2).
+"""Micro-batches through pipeline stages, by megatron-core's 1F1B schedules (Narayanan et al. 2021, section 2.2).
 
 Each stage is one module whose states do their own backward. The schedule's would go behind their back and leave
 gradients unreduced; so on a stage that is not the last, the loss is the sum of output x its gradient.
@@ -18,9 +18,9 @@ from mmtrain.config.schema import ParallelConfig
 from mmtrain.engine.agreement import agree_on_samples
 from mmtrain.engine.passes import Losses, LossOf, detached
 from mmtrain.engine.states import States
+from mmtrain.model.chunks import StageModel
 from mmtrain.model.packet import PacketShape
 from mmtrain.model.rows import Layout, Rows, plan_rows
-from mmtrain.model.vlm import VisionLanguageModel
 from mmtrain.parallel.cpu import using_backward_step
 from mmtrain.records import Batch, Features
 
@@ -30,17 +30,17 @@ class Adapter(torch.nn.Module):
 
     model_type = None
 
-    def __init__(self, stage: Any, config: TransformerConfig) -> None:
+    def __init__(self, stage: Any, config: TransformerConfig, *chunk: int) -> None:
         super().__init__()
         self.config = config
-        self._run, self._packet = [stage], None  # in a list, so that it does not become a submodule
+        self._run, self._packet, self._chunk = [stage], None, chunk  # a list, so that it does not become a submodule
 
     def set_input_tensor(self, tensor: torch.Tensor | list[torch.Tensor | None] | None) -> None:
         """Called by the schedule with what the stage before sent; None on the first stage."""
         self._packet = tensor[0] if isinstance(tensor, list) else tensor
 
     def forward(self, rows: Rows) -> Features | torch.Tensor:
-        return self._run[0](rows, self._packet)
+        return self._run[0](rows, self._packet, *self._chunk)
 
 
 class PipelinePasses:
@@ -49,7 +49,7 @@ class PipelinePasses:
     def __init__(
         self,
         stage: Any,
-        model: VisionLanguageModel,
+        model: StageModel,
         parallel: ParallelConfig,
         pipe: dist.ProcessGroup,
         *,
@@ -58,7 +58,7 @@ class PipelinePasses:
     ) -> None:
         self.stage, self.model, self.parallel, self.pipe = stage, model, parallel, pipe
         self.device, self.dtype = device, dtype
-        self.sees_features = model.part.is_last
+        self.sees_features = model.is_last
 
     def agreed(self, batches: Sequence[Batch]) -> list[Batch]:
         return agree_on_samples(batches, self.pipe, self.device)
@@ -70,7 +70,8 @@ class PipelinePasses:
             losses = loss_of(features, batch)
             return losses["loss"] * num_batches, detached(losses)  # the schedule divides by their number
 
-        with using_backward_step(_BackwardThroughStates(self.stage, num_batches)):
+        num_backwards = num_batches * self.parallel.chunks_per_stage
+        with using_backward_step(_BackwardThroughStates(self.stage, num_backwards)):
             return self._schedule(batches, layout, read, forward_only=False)
 
     def infer(self, batches: Iterable[Batch], layout: Layout) -> Iterator[tuple[Batch, Features | None]]:
@@ -80,10 +81,12 @@ class PipelinePasses:
         remaining = iter(batches)
         # As many at a time as there are stages: more would keep more features than needed, fewer would idle stages.
         while some := list(islice(remaining, self.parallel.pp)):
-            some = self.agreed(some)
+            # The interleaved schedule wants whole rounds of micro-batches: the last one fills up, and is cut off again.
+            asked = len(some)
+            some = self.agreed([*some, *some[-1:] * (self.parallel.pp - asked)])
             with torch.no_grad():
                 found = self._schedule(some, layout, read, forward_only=True)
-            yield from found or ((batch, None) for batch in some)
+            yield from found[:asked] or ((batch, None) for batch in some[:asked])
 
     def _schedule(self, batches: list[Batch], layout: Layout, read: Any, *, forward_only: bool) -> list[Any]:
         planned = [(batch, plan_rows(batch, layout)) for batch in batches]
@@ -93,10 +96,13 @@ class PipelinePasses:
             batch, rows = next(remaining)
             return adapter(rows.to(self.device)), partial(read, batch.to(self.device))
 
-        return get_forward_backward_func()(
+        config, chunks = self._config(shape), self.parallel.chunks_per_stage
+        run = get_forward_backward_func(pp_size=self.parallel.pp, vp_size=None if chunks == 1 else chunks)
+        numbers = [()] if chunks == 1 else [(chunk,) for chunk in range(chunks)]
+        return run(
             forward_step_func=forward_step,
-            data_iterator=iter(planned),
-            model=Adapter(self.stage, self._config(shape)),
+            data_iterator=[iter(planned) for _ in numbers],
+            model=[Adapter(self.stage, config, *number) for number in numbers],
             num_microbatches=len(batches),
             seq_length=shape.length * shape.unit,
             micro_batch_size=len(batches[0].places_B),
@@ -106,12 +112,14 @@ class PipelinePasses:
 
     def _config(self, shape: PacketShape) -> TransformerConfig:
         """What the schedule must know: the packet's width and type, and how the ranks share the work."""
+        chunks = self.parallel.chunks_per_stage
         return TransformerConfig(
-            num_layers=self.parallel.pp,
+            num_layers=self.parallel.pp * chunks,
             hidden_size=shape.width,
             num_attention_heads=self.parallel.tp,
             tensor_model_parallel_size=self.parallel.tp,
             pipeline_model_parallel_size=self.parallel.pp,
+            virtual_pipeline_model_parallel_size=None if chunks == 1 else chunks,
             sequence_parallel=self.parallel.sequence_parallel,
             pipeline_dtype=self.dtype,
             batch_p2p_comm=False,
@@ -121,10 +129,10 @@ class PipelinePasses:
 
 
 class _BackwardThroughStates:
-    """megatron's `backward_step` in the hands of the states; the last of the micro-batches closes the accumulation."""
+    """megatron's `backward_step` in the hands of the states; the last one closes the accumulation."""
 
-    def __init__(self, states: States, num_batches: int) -> None:
-        self.states, self.num_batches, self.num_done = states, num_batches, 0
+    def __init__(self, states: States, num_backwards: int) -> None:
+        self.states, self.num_backwards, self.num_done = states, num_backwards, 0
 
     def __call__(
         self, input_tensor: Any, output_tensor: Any, output_tensor_grad: Any, model_type: Any, config: Any
@@ -136,7 +144,7 @@ class _BackwardThroughStates:
                 tensor.retain_grad()
         self.num_done += 1
         loss = output if grad is None else (output * grad).sum()
-        self.states.backward(loss, is_last=self.num_done == self.num_batches)
+        self.states.backward(loss, is_last=self.num_done == self.num_backwards)
         grads = [None if tensor is None else tensor.grad for tensor in came_in]
         return grads if isinstance(input_tensor, list) else grads[0]
 

@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 import torch
 
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.model.chunks import StageModel
 
 
 class States(Protocol):
     """A stage of the model under its optimizer."""
 
-    model: VisionLanguageModel
+    model: StageModel
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the stage."""

@@ -11,7 +11,7 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
-from mmtrain.model.vlm import VisionLanguageModel
+from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
 
@@ -22,7 +22,7 @@ class UncutStates:
     """Weights in `dtype`, masters and moments in float32, all on this rank."""
 
     def __init__(
-        self, plan: RunConfig, model: VisionLanguageModel, groups: Groups, device: torch.device, dtype: torch.dtype
+        self, plan: RunConfig, model: StageModel, groups: Groups, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.groups, self.device, self.clipping = groups, device, plan.train.gradient_clipping
         model.to(device)

@@ -12,18 +12,19 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.optim import build_optimizer
-from mmtrain.engine.partition import add_up_in, confine_checks_to, gather_and_hold, reduced_once
-from mmtrain.model.vlm import VisionLanguageModel
-from mmtrain.parallel.groups import Groups
+from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.model.chunks import StageModel
+from mmtrain.parallel.groups import Groups, hold_to
+from mmtrain.planner.memory import PREFETCHED, REDUCED_TOGETHER
 
 ALL_PERSISTENT = 10**9  # elements; DeepSpeed keeps smaller weights gathered between steps
 
 
 class ZeroStates:
-    """A stage under DeepSpeed's engine, its states cut as far as `zero.stage` says."""
+    """A stage under DeepSpeed's engine, its states cut as `zero.stage` says; `zero.gather` is decided by now."""
 
     def __init__(
-        self, plan: RunConfig, model: VisionLanguageModel, groups: Groups, device: torch.device, dtype: torch.dtype
+        self, plan: RunConfig, model: StageModel, groups: Groups, device: torch.device, dtype: torch.dtype
     ) -> None:
         import deepspeed
 
@@ -39,10 +40,12 @@ class ZeroStates:
             mpu=GroupsForDeepSpeed(groups),
             config=deepspeed_config(plan, groups.grid.dp, dtype),
         )
-        self.gathers_per_step = plan.zero.stage == 3 and gather_mode(plan) == "per_step"
+        hold_to(plan.parallel.timeout_seconds)
+        self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
         if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
             # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
             add_up_in(model.parameters(), torch.float32)
+        self.stage = plan.zero.stage
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -52,6 +55,8 @@ class ZeroStates:
     def during_passes(self) -> Iterator[None]:
         """With `per_step`, weights are gathered before and gradients reduced after."""
         self._num_backwards = 0
+        if self.stage == 3:
+            forget_gradients(self.engine)
         if not self.gathers_per_step:
             yield
             return
@@ -134,20 +139,20 @@ class GroupsForDeepSpeed:
         return self._groups.grid.pp
 
 
-def gather_mode(plan: RunConfig) -> str:
-    """`zero.gather`, `auto` decided: per use with one pipeline stage, where it costs no more; else once a step."""
-    if plan.zero.gather != "auto":
-        return plan.zero.gather
-    return "per_use" if plan.parallel.pp == 1 else "per_step"
-
-
 def deepspeed_config(plan: RunConfig, dp: int, dtype: torch.dtype) -> dict[str, Any]:
     """The run in DeepSpeed's own words."""
     micro_batch_size = plan.train.micro_batch_size
-    zero: dict[str, Any] = {"stage": plan.zero.stage}
-    if plan.zero.stage == 3:
-        keeps_all = gather_mode(plan) == "per_step"
-        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT if keeps_all else 0
+    zero: dict[str, Any] = {"stage": plan.zero.stage, "reduce_bucket_size": REDUCED_TOGETHER}
+    if plan.zero.stage == 3 and plan.zero.gather == "per_step":
+        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT
+    elif plan.zero.stage == 3:
+        # As it comes, DeepSpeed keeps what is used again within 1e9 elements: of smaller models everything.
+        zero |= {
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": PREFETCHED,
+            "stage3_max_live_parameters": 2 * PREFETCHED,
+        }
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": plan.train.global_batch_size // (micro_batch_size * dp),

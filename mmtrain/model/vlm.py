@@ -53,6 +53,11 @@ class VisionLanguageModel(torch.nn.Module):
             self.match = MatchHead(model)
             self.token = TokenHead(model, self.fusion_config, vocab_size)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the heads are here."""
+        return self.part.is_last
+
     def packet_shape(self, rows: Rows) -> PacketShape:
         """How this micro-batch travels between stages."""
         return PacketShape(self.model, rows.layout, self.num_image_tokens, rows.text_ids_YT.shape[1], self.unit)

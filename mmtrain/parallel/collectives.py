@@ -54,6 +54,13 @@ def sum_floats(values: Sequence[float], group: dist.ProcessGroup, device: torch.
     return sum_over(torch.tensor(values, dtype=torch.float64, device=device), group).tolist()
 
 
+def least_of(value: int, group: dist.ProcessGroup, device: torch.device) -> int:
+    """The smallest `value` that any rank of the group brings."""
+    least = torch.tensor([value], dtype=torch.int64, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN, group=group)
+    return int(least)
+
+
 def token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Cross-entropy [N] of each token from this rank's part of the vocabulary; 0 where the label is negative.
 

@@ -1,5 +1,7 @@
 """Which device this rank computes on and in which precision: the only place that asks the hardware."""
 
+import os
+
 import torch
 
 
@@ -11,6 +13,13 @@ def device_of(local_rank: int) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The hardware's own name, as tables of peak rates list it; `cpu` on a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def usable_bytes(device: torch.device, local_world_size: int) -> int:
+    """Memory that one rank may fill: its accelerator's, or on a CPU its share of the host's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local_world_size
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -29,7 +29,10 @@ class Groups:
 
 
 def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: float = 1800.0) -> Groups:
-    """Join the other ranks and cut the world into the grid's groups; every rank must call it."""
+    """Join the other ranks and cut the world into the grid's groups; every rank must call it.
+
+    A collective that waits longer than `timeout_seconds` for another rank is an error.
+    """
     import torch.distributed as dist
     from megatron.core import parallel_state
 
@@ -45,6 +48,7 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     parallel_state.initialize_model_parallel(tp, pp)
+    hold_to(timeout_seconds)
     grid = Grid.over(launch.world_size, tp, pp)
     return Groups(
         grid=grid,
@@ -55,6 +59,14 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
         model=parallel_state.get_model_parallel_group(),
         pipe=parallel_state.get_pipeline_model_parallel_group(),
     )
+
+
+def hold_to(timeout_seconds: float) -> None:
+    """Let every group that exists wait so long and no longer: groups of dependencies come with half an hour."""
+    from torch.distributed import distributed_c10d
+
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)
 
 
 def stop() -> None:

@@ -16,8 +16,15 @@ EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
 )
 REFUSED = 2  # exit code of a run that cannot start or go on as it was asked for
 HEAD_START_SECONDS = 2.0
-GONE = "by peer"  # in gloo's words for a connection that another rank's end has closed
+LOST = 3  # exit code of a rank whose neighbour ended or did not answer in time
 LAUNCHER_SECONDS = 10.0  # for the launcher to notice that a rank has ended, and to end the others
+# What torch says where another rank is at fault: gloo's words as its errors have no type, else the type.
+LOST_WORDS = ("by peer", "gloo/transport", "caused pair closure", "Timed out waiting")
+LOST_TYPES = ("DistBackendError", "DistNetworkError", "DistStoreError")
+
+
+class RunStopped(Exception):
+    """A run that cannot go on as it was asked; every rank finds it at the same step."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[typ
 
     What every rank finds is said by the first one only: the others give it a head start, because a launcher ends all
     ranks as soon as one has ended. What only one rank finds is said by that one. A rank that is left alone waits for
-    the launcher to end it: why the other one ended is for that one to say, and for its exit code.
+    the launcher to end it: why the other one ended is for that one to say, and for its exit code. Where no launcher
+    does, it says at which step it lost the other, and its exit code is 3.
     """
     try:
         return work()
@@ -63,16 +71,37 @@ def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[typ
             print(f"mmtrain: {refusal}", file=sys.stderr, flush=True)
         return REFUSED
     except Exception as error:
-        if launch.world_size > 1 and GONE in str(error):
-            time.sleep(LAUNCHER_SECONDS)
-        raise
+        if launch.world_size == 1 or not _tells_of_another_rank(error):
+            raise
+        time.sleep(LAUNCHER_SECONDS)
+        where = getattr(error, "where", "while the ranks came together")
+        reason = str(error).strip().partition("\n")[0]
+        print(
+            f"mmtrain: rank {launch.rank} stopped {where}: another rank ended or did not answer within "
+            f"parallel.timeout_seconds ({reason})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return LOST
+
+
+def _tells_of_another_rank(error: Exception) -> bool:
+    return any(kind.__name__ in LOST_TYPES for kind in type(error).__mro__) or any(
+        word in str(error) for word in LOST_WORDS
+    )
 
 
 @contextmanager
-def on_this_rank(refusal: type[Exception]) -> Iterator[None]:
-    """What is refused inside was found amid the run by this rank, perhaps by no other, so this rank says it."""
+def on_this_rank(refusal: type[Exception], where: Callable[[], str]) -> Iterator[None]:
+    """What is refused inside was found amid the run by this rank, perhaps by no other, so this rank says it.
+
+    `where` the run then stands is kept with any other error, for whoever reports it.
+    """
     try:
         yield
     except refusal as found:
         found.of_one_rank = True
+        raise
+    except Exception as error:
+        error.where = where()
         raise

@@ -6,6 +6,7 @@ Activations after Korthikanti et al. 2022, section 4, without dropout and with f
 Left out: what kernels borrow, fragments of the allocator, the features of the contrastive loss, and data.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from mmtrain.config.depth import Part
@@ -24,9 +25,8 @@ from mmtrain.planner.stages import stage_layers
 
 FLOAT32 = 4  # bytes
 TYPE_BYTES = {"fp32": 4, "bf16": 2}
-PREFETCHED = 50_000_000  # elements that DeepSpeed gathers ahead of their use (its stage3_prefetch_bucket_size)
-REUSED_SOON = 1_000_000_000  # it keeps a weight that is used again within so many elements (stage3_max_reuse_distance)
-REDUCED_TOGETHER = 500_000_000  # elements of the buffer in which it puts gradients together (reduce_bucket_size)
+PREFETCHED = 2**24  # elements that DeepSpeed may gather ahead of their use; the engine tells it so
+REDUCED_TOGETHER = 2**24  # elements of the buffer in which it puts gradients together
 USABLE_SHARE = 0.9  # of a device's memory; the rest goes to what the estimate leaves out
 
 
@@ -63,18 +63,37 @@ class GatherChoice:
 
 def stage_bytes(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> list[RankBytes]:
     """One rank of each pipeline stage; `precision` is fp32 or bf16, `vocab_size` the padded one, and gather decided."""
-    parts = stage_parts(config, vocab_size)
-    in_flight = num_micro_batches(config, world_size)
+    type_bytes, num_batches = TYPE_BYTES[precision], num_micro_batches(config, world_size)
     return [
-        _rank_bytes(config, part, world_size, vocab_size, TYPE_BYTES[precision], min(in_flight, len(parts) - stage))
-        for stage, part in enumerate(parts)
+        _sum_of(
+            _rank_bytes(config, part, world_size, vocab_size, type_bytes, min(num_batches, in_flight(config, stage)))
+            for part in parts
+        )
+        for stage, parts in enumerate(stage_parts(config, vocab_size))
     ]
 
 
-def stage_parts(config: RunConfig, vocab_size: int) -> list[Part]:
-    """The part of the depth that each pipeline stage holds."""
-    cut = stage_layers(config, vocab_size)
-    return [Part.cut(config.model, cut, stage) for stage in range(len(cut))]
+def in_flight(config: RunConfig, stage: int) -> int:
+    """Micro-batches that a part of that stage keeps activations of, at most (Narayanan et al. 2021, section 2.2)."""
+    pp, chunks = config.parallel.pp, config.parallel.chunks_per_stage
+    if chunks == 1:
+        return pp - stage
+    return -(-(2 * (pp - stage - 1) + (chunks - 1) * pp + 1) // chunks)
+
+
+def stage_parts(config: RunConfig, vocab_size: int) -> list[tuple[Part, ...]]:
+    """The parts of the depth that each pipeline stage holds: one, or with the interleaved schedule several."""
+    cut, pp = stage_layers(config, vocab_size), config.parallel.pp
+    parts = [Part.cut(config.model, cut, number) for number in range(len(cut))]
+    return [tuple(parts[stage::pp]) for stage in range(pp)]
+
+
+def _sum_of(parts: Iterable[RankBytes]) -> RankBytes:
+    """Of one rank's parts together, which reduce through the same buffers."""
+    counted = [asdict(part) for part in parts]
+    return RankBytes(
+        **{name: (max if name == "buffers" else sum)(part[name] for part in counted) for name in counted[0]}
+    )
 
 
 def peak_bytes(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> int:
@@ -147,9 +166,7 @@ def _rank_bytes(
 ) -> RankBytes:
     tp, dp = config.parallel.tp, data_parallel_size(config, world_size)
     num_params = stage_parameters(config.model, part, vocab_size, tp)
-    # With one stage the backward pass follows the forward at once, so the depth's end stays; 1F1B lets all go between.
-    kept_for_backward = REUSED_SOON // 2 if config.parallel.pp == 1 else 0
-    at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED + kept_for_backward)
+    at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED)
     states = _states(config, num_params, at_once, dp, type_bytes)
     num_packets = (not part.is_first) + (not part.is_last)
     return replace(

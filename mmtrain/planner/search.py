@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from mmtrain.config.depth import layers_of
 from mmtrain.config.layout import layout_faults, legal_tps
@@ -80,6 +81,8 @@ def _words(layout: RunConfig, wish: RunConfig) -> str:
         changed.append("parallel.sequence_parallel=false")
     if layout.parallel.stage_layers != wish.parallel.stage_layers:
         changed.append("parallel.stage_layers=null")
+    if layout.parallel.chunks_per_stage != wish.parallel.chunks_per_stage:
+        changed.append("parallel.chunks_per_stage=1")
     knobs = ("gather", "grad_accumulation")
     changed += [
         f"zero.{knob}={getattr(layout.zero, knob)}"
@@ -111,12 +114,14 @@ def _variants(config: RunConfig, tp: int, pp: int) -> Iterator[RunConfig]:
             {"gather": "auto", "grad_accumulation": "fp32"},
         )
     ]
-    for shares in dict.fromkeys((parallel.sequence_parallel, False)):
-        for cut in dict.fromkeys((parallel.stage_layers, None)):
-            grid = parallel.model_copy(
-                update={"tp": tp, "pp": pp, "sequence_parallel": shares, "stage_layers": cut},
-            )
-            yield from (config.model_copy(update={"parallel": grid, "zero": kept}) for kept in zeros)
+    choices = {
+        "sequence_parallel": dict.fromkeys((parallel.sequence_parallel, False)),
+        "stage_layers": dict.fromkeys((parallel.stage_layers, None)),
+        "chunks_per_stage": dict.fromkeys((parallel.chunks_per_stage, 1)),
+    }
+    for chosen in product(*choices.values()):
+        grid = parallel.model_copy(update={"tp": tp, "pp": pp, **dict(zip(choices, chosen, strict=True))})
+        yield from (config.model_copy(update={"parallel": grid, "zero": kept}) for kept in zeros)
 
 
 def _distance(config: RunConfig, wish: RunConfig) -> float:

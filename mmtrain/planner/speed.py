@@ -35,7 +35,8 @@ def step_seconds(config: RunConfig, world_size: int, vocab_size: int, precision:
 def stage_costs(config: RunConfig, vocab_size: int) -> list[float]:
     """Operations of each pipeline stage for one sample, forward and backward."""
     costs, cut = depth_costs(config, vocab_size), stage_layers(config, vocab_size)
-    return [sum(costs[sum(cut[:stage]) : sum(cut[: stage + 1])]) for stage in range(len(cut))]
+    by_part = [sum(costs[sum(cut[:number]) : sum(cut[: number + 1])]) for number in range(len(cut))]
+    return [sum(by_part[stage :: config.parallel.pp]) for stage in range(config.parallel.pp)]
 
 
 def _tensor_bytes(config: RunConfig, type_bytes: int) -> float:
@@ -55,7 +56,10 @@ def _tensor_bytes(config: RunConfig, type_bytes: int) -> float:
 def _data_bytes(config: RunConfig, world_size: int, vocab_size: int, type_bytes: int) -> float:
     """Weights gathered and gradients reduced by one rank in a step."""
     dp, tp, zero = data_parallel_size(config, world_size), config.parallel.tp, config.zero
-    largest = max(stage_parameters(config.model, part, vocab_size, tp) for part in stage_parts(config, vocab_size))
+    largest = max(
+        sum(stage_parameters(config.model, part, vocab_size, tp) for part in parts)
+        for parts in stage_parts(config, vocab_size)
+    )
     times = 2  # once gathered, once reduced
     if zero.stage == 3 and zero.gather == "per_use":
         times = 3 * num_micro_batches(config, world_size)  # for the forward pass, for the backward pass, and reduced

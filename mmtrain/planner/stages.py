@@ -37,7 +37,7 @@ def stage_layers(plan: RunConfig, vocab_size: int) -> tuple[int, ...]:
     """The cut of `parallel.stage_layers`, else the cut by what the layers and what hangs on them cost."""
     if plan.parallel.stage_layers is not None:
         return plan.parallel.stage_layers
-    return cut_depth(depth_costs(plan, vocab_size), plan.parallel.pp)
+    return cut_depth(depth_costs(plan, vocab_size), plan.parallel.pp * plan.parallel.chunks_per_stage)
 
 
 def depth_costs(plan: RunConfig, vocab_size: int) -> list[float]:

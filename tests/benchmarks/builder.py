@@ -32,6 +32,7 @@ from tests.benchmarks.web_photos import write_photos
 ROOT = Path(__file__).parents[2]
 SIDE_PIXELS, QUALITY, SAMPLES_PER_SHARD, PROCESSES = 256, 95, 500, 2
 LEAST_RATIOS = {"img2dataset": 2.8, "pillow": 1.5}  # CPU of the other over ours
+LEAST_SHARE = 0.995  # of the images, that must be packed; some cuts of the made pictures do look like one another
 NUM_COMPARED = 100  # images, for the signal-to-noise ratio
 
 PILLOW_POOL = f"""
@@ -94,7 +95,7 @@ def measure(command: Sequence[str], count: int, folder: Path) -> Run:
         wall_seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         written = sum(_count_images(tar) for tar in folder.glob("*.tar"))
-        if process.returncode or written != count:
+        if process.returncode or written < LEAST_SHARE * count:
             said.seek(0)
             raise RuntimeError(f"{command[0]} wrote {written} of {count} images:\n{said.read().decode()[-3000:]}")
     return Run(usage.ru_utime + usage.ru_stime, wall_seconds)

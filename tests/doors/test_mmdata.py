@@ -151,3 +151,60 @@ def test_bad_input_is_one_sentence_that_names_what_to_change(tmp_path):
     assert "both 0" in refusal("synth", tmp_path / "s", "--num-train", 0, "--num-heldout", 0)
     assert "invalid choice: 'bild'" in refusal("bild")
     assert "Not a directory" in refusal("synth", tmp_path / "pairs.csv" / "x")
+
+
+def test_parts_are_built_apart_and_merged_into_the_same_bytes(photos, built, tmp_path):
+    rules = ("--samples-per-shard", 300, "--processes", 1)
+    for part in ("0/2", "1/2"):
+        done = mmdata("build", photos[0], tmp_path / "out", *rules, "--part", part)
+        assert done.returncode == 0 and "mmdata merge" in done.stdout, done.stderr
+    assert "1980 pairs in 7 shards" in mmdata("merge", tmp_path / "out", "--processes", 1).stdout
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (built[0], tmp_path / "out")]
+    assert files[0] == files[1]
+
+
+def test_inspect_writes_a_report_that_shows_histograms_and_pictures_and_hides_no_markup(tmp_path):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    (tmp_path / "pairs.jsonl").write_text('{"image": "a.png", "caption": "<script>alert(1)</script>"}\n{}\n')
+    mmdata("build", tmp_path / "pairs.jsonl", tmp_path / "out")
+    assert mmdata("inspect", tmp_path / "out", "--report", tmp_path / "report.html").returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert page.count("<svg") == 4 and "data:image/jpeg;base64," in page and "missing image" in page
+    assert "--report" in refusal("inspect", tmp_path / "out", "--report", tmp_path / "report.pdf")
+
+
+def test_shards_of_another_tool_are_indexed_and_verified(tmp_path):
+    with webdataset.TarWriter(str(tmp_path / "theirs-0.tar")) as tar:
+        for number in range(5):
+            image = Image.new("RGB", (20 + number, 20), (number, 0, 0))
+            tar.write({"__key__": f"s/{number}", "png": image, "txt": f"image {number}", "json": {"number": number}})
+    assert "no manifest.json" in mmdata("verify", tmp_path).stdout
+    done = mmdata("index", tmp_path)
+    assert done.returncode == 0 and "5 samples in 1 shards indexed" in done.stdout, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"theirs-0.tar", "theirs-0.tar.index", "manifest.json"}
+    assert mmdata("verify", tmp_path).returncode == 0
+    assert "--overwrite" in refusal("index", tmp_path)
+
+
+def test_verify_names_equal_images_where_asked(tmp_path):
+    for name, color in (("a", "red"), ("b", "red"), ("c", "blue")):
+        Image.new("RGB", (20, 20), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "pairs.csv").write_text("image,caption\na.png,one\nb.png,two\nc.png,three\n")
+    mmdata("build", tmp_path / "pairs.csv", tmp_path / "out")
+    plain = mmdata("verify", tmp_path / "out")
+    assert plain.returncode == 0 and "1 images have the bytes of another" in plain.stdout
+    asked = mmdata("verify", tmp_path / "out", "--duplicates", "exact")
+    assert asked.returncode == 1
+    assert "shard-000000.tar: 00000001: has the same image as shard-000000.tar: 00000000" in asked.stdout
+
+
+def test_flags_that_make_no_sense_are_one_sentence(tmp_path):
+    (tmp_path / "pairs.csv").write_text("image,caption\na.png,x\n")
+    words = ("build", tmp_path / "pairs.csv", tmp_path / "out")
+    assert "--part" in refusal(*words, "--part", "2/2")
+    assert "--bytes-per-shard" in refusal(*words, "--bytes-per-shard", "many")
+    assert "--dedup exact or near" in refusal(*words, "--against", tmp_path)
+    assert "--max-repeat-share" in refusal(*words, "--max-repeat-share", "1.5")
+    assert "questions" in refusal(*words, "--vqa", "a", "b", "c")
+    assert "no unfinished build" in refusal("merge", tmp_path)

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.doors.conftest import Prepared
 from tests.doors.launched import LAUNCHERS, launch
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for three runs
 NUM_STEPS = 4
 FIELDS = {
     "step", "loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm", "lr", "temperature", "samples",

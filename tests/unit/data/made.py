@@ -86,9 +86,19 @@ MODEL = ModelConfig(image_size=SIZE, patch_size=8, max_text_length=20)
 
 
 def open_stream(
-    folder: Path, tokenizer: Path, *, dp: int = 1, dp_rank: int = 0, seed: int = 3, **data: object
+    train: object,
+    tokenizer: Path,
+    *,
+    dp: int = 1,
+    dp_rank: int = 0,
+    seed: int = 3,
+    trim: bool = True,
+    needs_images: bool = True,
+    **data: object,
 ) -> Stream:
-    """A stream over `folder` with global batches of 16 in micro-batches of 4."""
-    config = DataConfig(train=str(folder), tokenizer=tokenizer, **({"num_workers": 0} | data))
-    train = TrainConfig(global_batch_size=16, micro_batch_size=4)
-    return Stream(config, MODEL, train, MlmConfig(), seed=seed, dp=dp, dp_rank=dp_rank)
+    """A stream over a folder, a URL or the sets of a blend, with global batches of 16 in micro-batches of 4."""
+    train = str(train) if isinstance(train, Path) else train
+    config = DataConfig(train=train, tokenizer=tokenizer, **({"num_workers": 0} | data))
+    sizes = TrainConfig(global_batch_size=16, micro_batch_size=4)
+    ranks = {"dp": dp, "dp_rank": dp_rank}
+    return Stream(config, MODEL, sizes, MlmConfig(), seed=seed, trim=trim, needs_images=needs_images, **ranks)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmtrain.data.augment import fit, mirror, random_crop
+from mmtrain.data.augment import fit, mirror, random_crop, resize
 from mmtrain.data.draws import Purpose, generator
 from mmtrain.data.images import ImageError, decode
 from tests.unit.data.made import picture
@@ -102,9 +102,10 @@ def test_random_crops_differ_by_their_numbers_and_keep_their_share():
     assert all(crop.shape == (3, 32, 32) and crop.dtype == torch.uint8 for crop in crops)
 
 
-def test_a_crop_that_fits_nowhere_keeps_the_middle():
-    strip = torch.arange(300, dtype=torch.uint8).expand(3, 8, 300)
-    assert torch.equal(random_crop(strip, 8, 1.0, generator(0, Purpose.CROP)), fit(strip, 8))
+def test_a_crop_that_fits_nowhere_keeps_the_largest_box_in_the_middle():
+    strip = torch.arange(300, dtype=torch.uint8).expand(3, 9, 300)
+    expected = resize(strip[:, :, 144:156], 8, 8)
+    assert torch.equal(random_crop(strip, 8, 1.0, generator(0, Purpose.CROP)), expected)
 
 
 def test_half_of_the_images_are_mirrored_but_none_whose_caption_names_a_side():

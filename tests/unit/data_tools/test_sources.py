@@ -173,6 +173,14 @@ def test_tars_are_cut_anew_with_what_their_json_says(tmp_path):
     ]
 
 
+def test_sets_of_ours_cut_anew_keep_captions_questions_and_where_they_came_from(tmp_path):
+    options = SourceOptions(questions=(write_vqa(tmp_path),))
+    build_shards([str(write_coco(tmp_path))], tmp_path / "out", BuildSettings(), options=options)
+    build_shards([str(tmp_path / "out")], tmp_path / "again", BuildSettings(cut=CutRules(1)))
+    before, after = (dict((said["source"], said) for _, _, said in packed(tmp_path / n)) for n in ("out", "again"))
+    assert before == after and len(list((tmp_path / "again").glob("*.tar"))) == 2
+
+
 def add(tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
     member = tarfile.TarInfo(name)
     member.size, member.type, member.linkname = len(content), kind, link

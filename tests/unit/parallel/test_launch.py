@@ -1,71 +1,68 @@
-"""What the launcher says of this process, and who says why a run ends."""
+"""How a rank ends: refusals, losing another rank, and what is nobody's refusal."""
 
 import pytest
 
-from mmtrain.parallel import launch
-from mmtrain.parallel.launch import Launch, in_one_sentence, on_this_rank, read_launch
+from mmtrain.parallel import launch as launching
+from mmtrain.parallel.launch import LOST, REFUSED, Launch, RunStopped, in_one_sentence, on_this_rank
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "HEAD_START_SECONDS", 0.0)
+    monkeypatch.setattr(launching, "LAUNCHER_SECONDS", 0.0)
 
 
 def rank(number: int, world_size: int = 2) -> Launch:
     return Launch(rank=number, local_rank=number, world_size=world_size, local_world_size=world_size)
 
 
-def refuse() -> int:
-    raise KeyError("the knob")
+def failing(error: Exception) -> int:
+    raise error
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that would have been slept."""
-    seconds: list[float] = []
-    monkeypatch.setattr(launch.time, "sleep", seconds.append)
-    return seconds
-
-
-def test_a_process_that_nobody_launched_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert read_launch() == Launch(rank=0, local_rank=0, world_size=1, local_world_size=1)
-
-
-def test_the_words_of_either_launcher_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setenv("LOCAL_SIZE", "4")  # deepspeed's
-    assert read_launch() == Launch(rank=5, local_rank=1, world_size=8, local_world_size=4)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun's
-    assert read_launch().local_world_size == 2
-
-
-def test_what_every_rank_refuses_is_said_by_the_first_which_has_a_head_start(
-    slept: list[float], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "speaks"), [(0, True), (1, False)])
+def test_what_every_rank_finds_is_said_by_the_first(
+    number: int, speaks: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert in_one_sentence(refuse, rank(0), (KeyError,)) == 2
-    assert capsys.readouterr().err == "mmtrain: 'the knob'\n" and slept == []
-    assert in_one_sentence(refuse, rank(1), (KeyError,)) == 2
-    assert capsys.readouterr().err == "" and slept == [launch.HEAD_START_SECONDS]
+    assert in_one_sentence(lambda: failing(RunStopped("no")), rank(number), (RunStopped,)) == REFUSED
+    assert capsys.readouterr().err == ("mmtrain: no\n" if speaks else "")
 
 
-def test_what_one_rank_refuses_amid_the_run_is_said_by_that_one(capsys: pytest.CaptureFixture[str]) -> None:
-    def amid_the_run() -> int:
-        with on_this_rank(KeyError):
-            return refuse()
+def test_what_one_rank_finds_amid_the_run_is_said_by_that_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        with on_this_rank(ValueError, lambda: "in step 7"):
+            raise ValueError("bad shard")
 
-    assert in_one_sentence(amid_the_run, rank(1), (KeyError,)) == 2
-    assert capsys.readouterr().err == "mmtrain: 'the knob'\n"
+    assert in_one_sentence(work, rank(1), (ValueError,)) == REFUSED
+    assert capsys.readouterr().err == "mmtrain: bad shard\n"
 
 
-def test_a_rank_left_alone_gives_the_launcher_time_to_end_it_and_hides_nothing(slept: list[float]) -> None:
-    def left_alone() -> int:
-        raise RuntimeError("Connection closed by peer [127.0.0.1]:2988")
+class DistStoreError(RuntimeError):
+    """Named as torch names what the rendezvous raises."""
 
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:22424\nmore"),
+        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms for recv operation"),
+        DistStoreError("Timed out after 31 seconds waiting for clients. 1/2 clients joined."),
+    ],
+)
+def test_a_rank_that_lost_another_says_where_it_stood(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        with on_this_rank(ValueError, lambda: "in step 7"):
+            raise error
+
+    assert in_one_sentence(work, rank(1), (ValueError,)) == LOST
+    said = capsys.readouterr().err
+    assert said.startswith("mmtrain: rank 1 stopped in step 7: another rank ended") and said.count("\n") == 1
+    assert in_one_sentence(lambda: failing(type(error)(str(error))), rank(0), ()) == LOST
+    assert "rank 0 stopped while the ranks came together" in capsys.readouterr().err
+
+
+def test_an_error_of_our_own_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        in_one_sentence(lambda: failing(RuntimeError("shapes differ")), rank(0), ())
     with pytest.raises(RuntimeError, match="by peer"):
-        in_one_sentence(left_alone, rank(0), (KeyError,))
-    assert slept == [launch.LAUNCHER_SECONDS]
-
-
-def test_a_fault_of_ours_is_raised_at_once(slept: list[float]) -> None:
-    with pytest.raises(KeyError):
-        in_one_sentence(refuse, rank(0), ())
-    assert slept == []
+        in_one_sentence(lambda: failing(RuntimeError("reset by peer")), rank(0, world_size=1), ())
