@@ -181,7 +181,7 @@ def _states(config: RunConfig, num_params: int, at_once: int, dp: int, type_byte
     zero, whole = config.zero, num_params * type_bytes
     sum_bytes = FLOAT32 if type_bytes == FLOAT32 or zero.grad_accumulation == "fp32" else type_bytes
     own = -(-num_params // dp)
-    separate_masters = type_bytes != FLOAT32 or (dp > 1 and zero.stage < 3)
+    separate_masters = type_bytes != FLOAT32 or dp > 1  # DeepSpeed copies weights that are float32 already
     held = RankBytes(
         weights=whole,
         gathered=0,
