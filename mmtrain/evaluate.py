@@ -59,7 +59,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
-    with on_this_rank(DataError):
+    with on_this_rank(DataError, lambda: "while it scored the held-out pairs"):
         report = build_evaluation(plan, place, heldout).run(passes)
     run = RunFolder(run_dir, writes=launch.rank == 0)
     run.record_scores(manifest.step, report)

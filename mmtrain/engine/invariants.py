@@ -13,16 +13,25 @@ from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups
 from mmtrain.parallel.launch import RunStopped
 
+AXES = ("pp", "dp", "tp")
+ALIKE_ALONG = {  # along which axes of the grid the ranks must hold the same
+    "step": AXES,
+    "config": AXES,
+    "replicated weights": ("tp",),
+    "weights": ("dp",),
+    "hard negatives": ("pp", "tp"),
+}
+
 
 class InvariantError(RunStopped):
     """Ranks disagree, or a gradient is not finite; the message says which ranks and on what."""
 
 
 class Invariants:
-    """Same step and config on all ranks, equal replicas along dp and tp, equal negatives along pp, finite gradients."""
+    """Same step and config on all ranks, equal replicas and negatives, finite gradients."""
 
-    def __init__(self, plan: RunConfig, groups: Groups, device: torch.device) -> None:
-        self.plan, self.groups, self.device = plan, groups, device
+    def __init__(self, plan: RunConfig, groups: Groups) -> None:
+        self.plan, self.groups = plan, groups
         self.config_digest = _digest(json.dumps(plan.model_dump(mode="json", exclude={"run_dir"})).encode())
 
     def are_due(self, num_steps_done: int) -> bool:
@@ -30,43 +39,45 @@ class Invariants:
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
     def check(self, num_steps_done: int, model: StageModel, gradients: Iterable[torch.Tensor]) -> None:
-        """InvariantError on every rank of the run, the same, where anything is amiss on any of them."""
-        faults = [
-            self._disagreement("step", num_steps_done, dist.group.WORLD),
-            self._disagreement("config", self.config_digest, dist.group.WORLD),
-            self._disagreement("replicated weights", self._digest_of(model, uncut_only=True), self.groups.tensor),
-        ]
-        if self.plan.zero.stage < 3:
-            faults.append(self._disagreement("weights", self._digest_of(model, uncut_only=False), self.groups.data))
-        if model.last_draw is not None or self.groups.grid.pp > 1:
-            faults.append(self._disagreement("hard negatives", _digest(_bytes(model.last_draw)), self.groups.pipe))
-        num_bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        if num_bad:
-            faults.append(f"{num_bad} gradients are not finite")
-        self._raise_everywhere(num_steps_done, [fault for fault in faults if fault])
+        """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step.
 
-    @staticmethod
-    def _disagreement(what: str, own: Any, group: dist.ProcessGroup) -> str | None:
-        """What the ranks of `group` say where they differ. None of `own` stands for a rank that has nothing to say."""
-        if group.size() == 1:
-            return None
-        found: list[Any] = [None] * group.size()
-        dist.all_gather_object(found, own, group=group)
-        said = {dist.get_global_rank(group, place): other for place, other in enumerate(found) if other is not None}
-        return f"the ranks do not agree on their {what}: {said}" if len(set(said.values())) > 1 else None
-
-    @staticmethod
-    def _raise_everywhere(num_steps_done: int, faults: list[str]) -> None:
-        """What some ranks found, said by all: else the others would go on and wait for them."""
-        found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(found, faults)
-        by_fault: dict[str, list[int]] = {}
-        for rank, said in enumerate(found):
-            for fault in said:
-                by_fault.setdefault(fault, []).append(rank)
-        if by_fault:
-            sentences = "; ".join(f"{fault} (found by ranks {ranks})" for fault, ranks in by_fault.items())
+        Each rank hears what all others found, so that all of them stop, also those that nothing is wrong with.
+        """
+        own = {
+            "step": num_steps_done,
+            "config": self.config_digest,
+            "replicated weights": self._digest_of(model, uncut_only=True),
+            "weights": self._digest_of(model, uncut_only=False) if self.plan.zero.stage < 3 else None,
+            "hard negatives": _digest(_bytes(model.last_draw)),
+            "not finite": sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients),
+        }
+        found = self._found_everywhere(own)
+        faults = [self._difference(what, axes, [said[what] for said in found]) for what, axes in ALIKE_ALONG.items()]
+        bad = {rank: said["not finite"] for rank, said in enumerate(found) if said["not finite"]}
+        if bad:
+            faults.append(f"gradients are not finite; how many of each rank: {bad}")
+        if any(faults):
+            sentences = "; ".join(fault for fault in faults if fault)
             raise InvariantError(f"step {num_steps_done + 1} was not taken: {sentences}")
+
+    def _found_everywhere(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        found = [own] * self.groups.grid.world_size
+        if len(found) > 1:
+            dist.all_gather_object(found, own)
+        return found
+
+    def _difference(self, what: str, axes: tuple[str, ...], said: list[Any]) -> str | None:
+        """What the ranks say where they differ; None in `said` stands for a rank that has nothing to say of it."""
+        alike: dict[tuple[int, ...], dict[int, Any]] = {}
+        for rank, value in enumerate(said):
+            coord = self.groups.grid.coord(rank)
+            others = tuple(getattr(coord, axis) for axis in AXES if axis not in axes)
+            if value is not None:
+                alike.setdefault(others, {})[rank] = value
+        for ranks in alike.values():
+            if len(set(ranks.values())) > 1:
+                return f"the ranks do not agree on their {what}: {ranks}"
+        return None
 
     def _digest_of(self, model: StageModel, *, uncut_only: bool) -> str | None:
         """Of this rank's weights, or of those that tp does not cut; of ZeRO-3's part where it keeps one."""

@@ -54,15 +54,6 @@ def gather_and_hold(params: Iterable[torch.nn.Parameter]) -> None:
         param.ds_active_sub_modules.add(HOLDER)
 
 
-def add_up_in(params: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
-    """Let the gradients of several backward passes add up on this rank in `dtype`, whatever the weights' own.
-
-    Only for weights that stay whole: a gradient is then as large as its weight, in `dtype`, until it is reduced.
-    """
-    for param in params:
-        param.grad_dtype = dtype
-
-
 def forget_gradients(engine: Any) -> None:
     """Empty ZeRO-3's sums of gradients before a step.
 
@@ -71,6 +62,15 @@ def forget_gradients(engine: Any) -> None:
     """
     sums = engine.optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
     torch._foreach_zero_(list(sums.values()))
+
+
+def add_up_in(params: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
+    """Let the gradients of several backward passes add up on this rank in `dtype`, whatever the weights' own.
+
+    Only for weights that stay whole: a gradient is then as large as its weight, in `dtype`, until it is reduced.
+    """
+    for param in params:
+        param.grad_dtype = dtype
 
 
 @contextlib.contextmanager

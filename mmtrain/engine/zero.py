@@ -42,10 +42,10 @@ class ZeroStates:
         )
         hold_to(plan.parallel.timeout_seconds)
         self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
+        self.stage = plan.zero.stage
         if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
             # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
             add_up_in(model.parameters(), torch.float32)
-        self.stage = plan.zero.stage
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the plan says of ranks is so: parameters and states as they are held, few micro-batches and few objectives run."""
+"""What the plan says of ranks is so: parameters and states as held; few micro-batches and few objectives run."""
 
 from typing import Any
 
