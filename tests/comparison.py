@@ -107,9 +107,13 @@ def _parts(yielded: Iterable[tuple[Any, Any]]) -> Parts:
 
 def train_on(world_size: int, runs: dict[Any, Run]) -> dict[Any, Training]:
     """Each run on the same fresh ranks, one after the other; every rank must report the same."""
-    ranks = run_ranks(world_size, trained_on_a_rank, runs)
+    return assembled(run_ranks(world_size, trained_on_a_rank, runs))
+
+
+def assembled(ranks: list[dict[Any, tuple[list[Any], Parts, Parts]]]) -> dict[Any, Training]:
+    """The runs as a whole, of what each rank had of them."""
     found = {}
-    for key in runs:
+    for key in ranks[0]:
         reports, gradients, weights = zip(*(rank[key] for rank in ranks), strict=True)
         assert all(other == reports[0] for other in reports), f"ranks report different steps of {key}"
         found[key] = Training(reports[0], put_together(gradients), put_together(weights))

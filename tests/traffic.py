@@ -28,6 +28,9 @@ WHOLE = {
 }
 
 
+PASSING_ON = ("torch", "typing_extensions", "contextlib", "tests")  # packages that only hand a call on
+
+
 @dataclass(frozen=True)
 class Kind:
     """What is counted apart from the rest."""
@@ -76,7 +79,7 @@ def _asker() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         package = frame.f_globals.get("__name__", "").split(".")[0]
-        if package not in ("torch", "contextlib", "tests"):
+        if package not in PASSING_ON:
             return package
         frame = frame.f_back
     return "nobody"

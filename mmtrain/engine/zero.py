@@ -15,6 +15,7 @@ from mmtrain.engine.optim import build_optimizer
 from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
+from mmtrain.planner.memory import PREFETCHED, REDUCED_TOGETHER
 
 ALL_PERSISTENT = 10**9  # elements; DeepSpeed keeps smaller weights gathered between steps
 
@@ -141,10 +142,17 @@ class GroupsForDeepSpeed:
 def deepspeed_config(plan: RunConfig, dp: int, dtype: torch.dtype) -> dict[str, Any]:
     """The run in DeepSpeed's own words."""
     micro_batch_size = plan.train.micro_batch_size
-    zero: dict[str, Any] = {"stage": plan.zero.stage}
-    if plan.zero.stage == 3:
-        keeps_all = plan.zero.gather == "per_step"
-        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT if keeps_all else 0
+    zero: dict[str, Any] = {"stage": plan.zero.stage, "reduce_bucket_size": REDUCED_TOGETHER}
+    if plan.zero.stage == 3 and plan.zero.gather == "per_step":
+        zero["stage3_param_persistence_threshold"] = ALL_PERSISTENT
+    elif plan.zero.stage == 3:
+        # As it comes, DeepSpeed keeps what is used again within 1e9 elements: of smaller models everything.
+        zero |= {
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": PREFETCHED,
+            "stage3_max_live_parameters": 2 * PREFETCHED,
+        }
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": plan.train.global_batch_size // (micro_batch_size * dp),

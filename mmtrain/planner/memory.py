@@ -25,9 +25,8 @@ from mmtrain.planner.stages import stage_layers
 
 FLOAT32 = 4  # bytes
 TYPE_BYTES = {"fp32": 4, "bf16": 2}
-PREFETCHED = 50_000_000  # elements that DeepSpeed gathers ahead of their use (its stage3_prefetch_bucket_size)
-REUSED_SOON = 1_000_000_000  # it keeps a weight that is used again within so many elements (stage3_max_reuse_distance)
-REDUCED_TOGETHER = 500_000_000  # elements of the buffer in which it puts gradients together (reduce_bucket_size)
+PREFETCHED = 2**24  # elements that DeepSpeed may gather ahead of their use; the engine tells it so
+REDUCED_TOGETHER = 2**24  # elements of the buffer in which it puts gradients together
 USABLE_SHARE = 0.9  # of a device's memory; the rest goes to what the estimate leaves out
 
 
@@ -167,9 +166,7 @@ def _rank_bytes(
 ) -> RankBytes:
     tp, dp = config.parallel.tp, data_parallel_size(config, world_size)
     num_params = stage_parameters(config.model, part, vocab_size, tp)
-    # With one stage the backward pass follows the forward at once, so the depth's end stays; 1F1B lets all go between.
-    kept_for_backward = REUSED_SOON // 2 if config.parallel.pp == 1 else 0
-    at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED + kept_for_backward)
+    at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED)
     states = _states(config, num_params, at_once, dp, type_bytes)
     num_packets = (not part.is_first) + (not part.is_last)
     return replace(
