@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +26,6 @@ __all__ = [
     "index_path",
     "open_index",
     "open_sidecar",
-    "open_sources",
     "read_index",
     "read_manifest",
     "read_part",
@@ -175,15 +173,6 @@ def open_index(tar_path: Path) -> ShardIndex:
         return read_index(tar_path)
     except DataError:
         return scan_shard(tar_path)
-
-
-def open_sources(places: Sequence[str], knob: str = "data.train") -> list[ShardIndex]:
-    """The indexes of all shards at `places`, sorted by path; DataError naming `knob` where there is no sample."""
-    indexes = [open_index(shard) for shard in find_shards(places, knob)]
-    if not any(index.keys for index in indexes):
-        faults = [str(fault) for index in indexes for fault in index.faults][:3]
-        raise DataError("; ".join([f"{knob} names {len(indexes)} shards without one sample in them", *faults]))
-    return indexes
 
 
 class _Descriptor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from mmtrain.config.schema import DataConfig
 from mmtrain.data.index import (
     DataError,
     ShardIndex,
@@ -13,7 +14,6 @@ from mmtrain.data.index import (
     find_shards,
     index_path,
     open_index,
-    open_sources,
     read_index,
     read_manifest,
     read_part,
@@ -21,6 +21,8 @@ from mmtrain.data.index import (
     write_index,
     write_manifest,
 )
+from mmtrain.data.places import Access
+from mmtrain.data.shards import open_shards
 from tests.unit.data.made import files_of, write_set, write_tar
 
 
@@ -46,7 +48,7 @@ def test_shards_written_by_webdataset_are_read(tmp_path: Path):
         for key, files in samples.items():
             writer.write({"__key__": key, **files})
     read = {}
-    for index in open_sources([f"{tmp_path}/w-{{000000..000002}}.tar"]):
+    for index in map(open_index, find_shards([f"{tmp_path}/w-{{000000..000002}}.tar"])):
         assert not index.faults
         read |= contents(index)
     assert read == samples
@@ -173,7 +175,7 @@ def test_no_place_and_a_place_twice_are_refused(tmp_path: Path):
 def test_shards_without_one_sample_are_refused(tmp_path: Path):
     write_tar(tmp_path / "x.tar", {})
     with pytest.raises(DataError, match="data.train names 1 shards without one sample"):
-        open_sources([str(tmp_path)])
+        open_shards([str(tmp_path)], Access(DataConfig()))
 
 
 def test_a_part_that_was_cut_off_after_indexing_is_an_error(tmp_path: Path):

@@ -372,3 +372,23 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_dropped_tail_is_listed_by_name_and_a_padded_one_by_its_empty_places(
+    good_set: Path, tokenizer_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, logger="mmtrain.data")
+    dropping = open_stream(good_set, tokenizer_path)
+    for _ in range(6):
+        dropping.take(4)
+    (line,) = [record.getMessage() for record in caplog.records if "data.tail" in record.getMessage()]
+    assert line.startswith("epoch 0: 4 samples dropped (data.tail): set-")
+    assert all(f"k{sample:05d}" in line for sample in dropping.order.dropped(0))
+    caplog.clear()
+    padding = open_stream(good_set, tokenizer_path, tail="pad")
+    batches = [batch for _ in range(7) for batch in padding.take(4)]
+    assert torch.cat([batch.has_text_B for batch in batches]).tolist() == [True] * 100 + [False] * 12
+    assert [record.getMessage() for record in caplog.records if "data.tail" in record.getMessage()] == [
+        "epoch 0: 12 places padded at its end (data.tail)"
+    ]
+    assert padding.num_bad == 0
