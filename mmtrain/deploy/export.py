@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
 
 from mmtrain.checkpoint.manifest import Manifest, find_latest, folder_of, read_manifest
 from mmtrain.checkpoint.save import load_tensors
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
-from mmtrain.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.deploy.card import model_card
-from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning, VLBertImageProcessor, VLBertProcessor, VLBertTokenizer
+from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning
+from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.names import in_run, shapes
+from mmtrain.hf.processing import processor_of
 from mmtrain.hf.storage import write_weights
 from mmtrain.parallel.slices import Slice
 
@@ -52,8 +53,9 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     wanted = shapes(config)
     num_bytes = write_weights(partial, wanted, dtype, lambda name: _weight(source, in_run(name), wanted[name]))
     config.save_pretrained(partial)
-    generation_config(config).save_pretrained(partial)
-    processor_of(run_dir / TOKENIZER, config).save_pretrained(partial)
+    processor = processor_of(run_dir / TOKENIZER, config)
+    generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(partial)
+    processor.save_pretrained(partial)
     (partial / "training.yaml").write_text(dump_config(plan))
     num_parameters = num_bytes // dtype.itemsize
     card = model_card(plan, manifest.step, num_parameters, scores_of(run_dir, manifest))
@@ -73,24 +75,6 @@ def twin_config(plan: RunConfig, num_pieces: int, dtype: torch.dtype) -> VLBertC
         architectures=[VLBertForImageCaptioning.__name__],
         dtype=str(dtype).removeprefix("torch."),
     )
-
-
-def generation_config(config: VLBertConfig) -> GenerationConfig:
-    """How texts begin and end, and which ids are never written."""
-    silent = [number for number, piece in enumerate(SPECIAL_PIECES) if piece != "[SEP]"]
-    return GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        suppress_tokens=[*silent, *range(config.num_pieces, config.vocab_size)],
-        max_length=config.max_text_length,
-    )
-
-
-def processor_of(tokenizer: Path, config: VLBertConfig) -> VLBertProcessor:
-    """What turns pictures and words into the run's tensors."""
-    words = VLBertTokenizer(str(tokenizer), model_max_length=config.max_text_length)
-    return VLBertProcessor(VLBertImageProcessor(image_size=config.image_size), words)
 
 
 def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:

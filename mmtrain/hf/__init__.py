@@ -1,4 +1,4 @@
-"""The twin: the same model in plain PyTorch as Hugging Face classes, which the Auto classes know once this is imported."""
+"""The twin: the same model in plain PyTorch as Hugging Face classes; once imported, the Auto classes know it."""
 
 from transformers import (
     AutoConfig,

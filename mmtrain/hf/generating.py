@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
@@ -179,6 +179,18 @@ def next_token_loss(logits_RTV: torch.Tensor, labels_RT: torch.Tensor) -> torch.
     shifted = logits_RTV[:, :-1].flatten(0, 1), labels_RT[:, 1:].flatten()
     return F.cross_entropy(*shifted, ignore_index=IGNORED_LABEL, reduction="sum") / (
         (shifted[1] != IGNORED_LABEL).sum().clamp_min(1)
+    )
+
+
+def generation_config_of(config: VLBertConfig, special_ids: Sequence[int]) -> GenerationConfig:
+    """How texts begin and end, and which ids are never written: special ones, and those without a piece."""
+    silent = sorted(set(special_ids) - {config.eos_token_id})
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        suppress_tokens=[*silent, *range(config.num_pieces, config.vocab_size)],
+        max_length=config.max_text_length,
     )
 
 

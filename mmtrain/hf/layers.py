@@ -1,7 +1,7 @@
 """The layers of the twin in plain PyTorch, and what of an image and of a text they keep while a text is generated.
 
-Axes: B images, R rows of text (a multiple of B: neighbours share an image), T positions, S image tokens, K keys, A heads, D
-size of a head, H width.
+Axes: B images, R rows of text (a multiple of B: neighbours share an image), T positions, S image tokens, K keys,
+A heads, D size of a head, H width.
 """
 
 from collections.abc import Callable

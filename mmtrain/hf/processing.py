@@ -1,6 +1,7 @@
 """Pictures and words to the tensors that the twin takes, and ids back to words."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from mmtrain.hf.configuration import VLBertConfig
+from mmtrain.hf.tokenization import VLBertTokenizer
+
 PROCESSOR_FILE = "processor_config.json"
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 MAX_ASPECT = 8  # a longer strip is cut to this around its middle before it is resized
@@ -17,7 +21,7 @@ Picture = Image.Image | np.ndarray | torch.Tensor
 
 
 class VLBertImageProcessor(BaseImageProcessor):
-    """Shorter side resized to `image_size` (antialiased bicubic), middle kept, values in [-1, 1]: as a run sees images."""
+    """As a run sees images: shorter side resized to `image_size` (antialiased bicubic), middle kept, in [-1, 1]."""
 
     model_input_names = ["pixel_values"]
 
@@ -71,6 +75,12 @@ def upright_pixels(image: Picture) -> torch.Tensor:
             "[H, W, 3] or a uint8 tensor [3, H, W]"
         )
     return pixels_CHW
+
+
+def processor_of(tokenizer: Path, config: VLBertConfig) -> "VLBertProcessor":
+    """What turns pictures and words into the tensors of a model; `tokenizer` is the sentencepiece file of its run."""
+    words = VLBertTokenizer(str(tokenizer), model_max_length=config.max_text_length)
+    return VLBertProcessor(VLBertImageProcessor(image_size=config.image_size), words)
 
 
 class VLBertProcessor(ProcessorMixin):

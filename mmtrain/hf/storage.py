@@ -71,7 +71,7 @@ def _share_out(folder: Path, shapes: Shapes, dtype: torch.dtype, max_file_bytes:
 
 
 def _header(shapes: Shapes, dtype: torch.dtype) -> bytes:
-    """The beginning of a safetensors file: the length of a JSON text, and that text, which says where each tensor lies."""
+    """The beginning of a safetensors file: the length of a JSON text, and the text, which says where tensors lie."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, shape in shapes.items():

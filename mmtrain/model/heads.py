@@ -1,6 +1,7 @@
 """What is read off the tokens: two features that compare, a match, and tokens.
 
-Axes: B samples, R rows, T text positions, S image tokens, E shared embedding, N picked positions, V this rank's part of the vocabulary.
+Axes: B samples, R rows, T text positions, S image tokens, E shared embedding, N picked positions,
+V this rank's part of the vocabulary.
 """
 
 import math
@@ -16,7 +17,7 @@ from mmtrain.model.layers import ACTIVATIONS, vocabulary_head
 
 
 class ImagePool(torch.nn.Module):
-    """Image tokens [S, B, H] -> [B, H]: one learned query looks at all, and a pre-norm MLP follows (Zhai et al. 2022)."""
+    """Image tokens [S, B, H] -> [B, H]: one learned query looks at all of them, an MLP follows (Zhai et al. 2022)."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()

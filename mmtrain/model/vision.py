@@ -15,7 +15,7 @@ MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 
 
 class PatchEmbedding(torch.nn.Module):
-    """uint8 pixels [B, 3, H, W] -> tokens [S, B, width]: [CLS] if any, patches, zeros up to `num_tokens`; with positions."""
+    """uint8 pixels [B, 3, H, W] -> [S, B, width]: [CLS] if any, patches, zeros up to `num_tokens`; positions added."""
 
     def __init__(self, model: ModelConfig, num_tokens: int) -> None:
         super().__init__()
