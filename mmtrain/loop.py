@@ -7,6 +7,8 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.data.stream import Stream
 from mmtrain.engine.contract import Engine
 from mmtrain.monitor.meters import Meters
+from mmtrain.monitor.status import RunStatus
+from mmtrain.parallel.launch import Preempted
 from mmtrain.records import EvalReport
 
 
@@ -30,8 +32,13 @@ class Keeper(Protocol):
         ...
 
 
-def train(plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters) -> EvalReport | None:
-    """Go on to `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split."""
+def train(
+    plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters, status: RunStatus
+) -> EvalReport | None:
+    """Go on to `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
+
+    Preempted, once it has saved, when a signal asks to end.
+    """
     step, num_steps = keeper.resume(engine, stream), plan.train.num_steps
     meters.resume(step)
     while step < num_steps:
@@ -40,10 +47,16 @@ def train(plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meter
         step += 1
         keeper.attend()
         meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
+        status.running(step)
+        if report.signal:
+            keeper.save(step, engine, stream)
+            keeper.finish()
+            raise Preempted(report.signal, step)
         if due(step, plan.eval.every) and step < num_steps:
             meters.record_evaluation(step, engine.evaluate())
         if due(step, plan.checkpoint.save_every) and step < num_steps:
             keeper.save(step, engine, stream)
+            status.running(step, at_once=True)
     keeper.save(step, engine, stream)
     keeper.finish()
     if not plan.data.heldout:

@@ -16,7 +16,7 @@ FREE = (  # knobs that mean the same run: where it is, on how many ranks, how fa
     "train.num_steps",  # the learning rate goes on along the longer or shorter schedule
     "train.micro_batch_size",  # but see `block_of`
     "model.recompute.*",
-    "model.init_from",  # its weights are in the checkpoint by now
+    "model.init_*",  # its weights are in the checkpoint by now
     "data.train",  # told apart by what is in the sets, wherever they lie
     "data.heldout",
     "data.tokenizer",  # told apart by its checksum
@@ -27,6 +27,7 @@ FREE = (  # knobs that mean the same run: where it is, on how many ranks, how fa
     "eval.*",
     "checkpoint.*",
     "invariants.*",
+    "survival.*",
 )
 BLOCK = "train.micro_batch_size"
 
