@@ -22,21 +22,12 @@ set_launcher() {
     esac
 }
 
-# shellcheck disable=SC2317  # it is called by the trap
 ranks_below() {  # the uppermost processes below process $1 that were started as a rank; their readers are not among them
     local children child
     read -ra children < <(cat "/proc/$1/task"/*/children 2>/dev/null) || true
     for child in "${children[@]}"; do
         if grep -qzs '^RANK=' "/proc/$child/environ"; then echo "$child"; else ranks_below "$child"; fi
     done
-}
-
-# shellcheck disable=SC2317
-hand_on() {
-    local ranks
-    ranks=$(ranks_below "$running")
-    # shellcheck disable=SC2086  # several numbers
-    [ -z "$ranks" ] || kill -USR2 $ranks 2>/dev/null || true
 }
 
 what=$1; shift
@@ -52,10 +43,16 @@ esac
 [ -z "${DRY_RUN:-}" ] || { printf '%q ' "${command[@]}" "$@"; echo; exit 0; }
 [ "$what" = launch ] || exec "${command[@]}" "$@"
 
-trap hand_on USR2 TERM
+told=
+trap 'told=yes' USR2 TERM
 (trap '' USR2 TERM; exec "${command[@]}" "$@") &
 running=$!
 code=0
 wait "$running" || code=$?
-while kill -0 "$running" 2>/dev/null; do code=0; wait "$running" || code=$?; done  # a signal has cut the wait short
-exit "$code"
+[ -n "$told" ] || exit "$code"
+while kill -0 "$running" 2>/dev/null; do  # again and again: a rank may only just have started, and more signals do no harm
+    # shellcheck disable=SC2046  # several numbers
+    kill -USR2 $(ranks_below "$running") 2>/dev/null || true
+    sleep 1 || true
+done
+wait "$running"

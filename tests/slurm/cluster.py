@@ -1,7 +1,7 @@
 """A real Slurm with emulated nodes on this machine: slurmctld, munged and a slurmd a node, in namespaces of their own.
 
-python -m tests.slurm.cluster run COMMAND ...      COMMAND in a private machine with a fresh cluster; returns its exit code
-python -m tests.slurm.cluster install              Debian's packages, where they are missing; 1 and a sentence if that fails
+python -m tests.slurm.cluster run COMMAND ...   COMMAND in a private machine with a fresh cluster; its exit code
+python -m tests.slurm.cluster check             whether that can be, Debian's packages installed; 1 and why, if not
 
 Each node has its own host name, process table, /dev/shm and view of the file system. Everything lives below one
 process in a process namespace, so all of it ends with that process, however it ends; the machine outside (its network,
@@ -26,7 +26,7 @@ START_SECONDS = 30.0
 FOLDER_VARIABLE = "MMTRAIN_TEST_CLUSTER"  # tells the command inside where its cluster lies
 HEAD_ADDRESS = "127.0.0.1"
 PORT = 26820
-NODE_CPUS, NODE_MEMORY_MB = 16, 16_000  # claimed, not had
+NODE_CPUS, NODE_MEMORY_MB, NODE_GPUS = 64, 64_000, 8  # claimed, not had
 
 SLURM_CONF = """
 ClusterName=emulated
@@ -63,8 +63,9 @@ KillWait=2
 ReturnToService=2
 JobRequeue=1
 SlurmdParameters=config_overrides
+GresTypes=gpu
 NodeName=node[1-{count}] NodeHostname=localhost NodeAddr=127.0.0.[11-{last}] Port=[{first_port}-{last_port}] \
-CPUs={cpus} RealMemory={memory} State=UNKNOWN
+CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -82,7 +83,7 @@ class Cluster:
         return self.folder / "slurm.conf"
 
     def start(self) -> None:
-        """Write the configuration, start the daemons and wait until every node is idle. RuntimeError where it is not."""
+        """Write the configuration, start the daemons and wait until every node is idle, else RuntimeError."""
         self._write_files()
         munge = ["--key-file", self.folder / "munge.key", "--socket", self.folder / "munge.sock"]
         munge += ["--pid-file", self.folder / "munged.pid", "--seed-file", self.folder / "munged.seed"]
@@ -99,7 +100,7 @@ class Cluster:
         return [f"node{number}" for number in range(1, self.num_nodes + 1)]
 
     def boot(self, name: str) -> None:
-        """Start a node: namespaces of its own, with a shell as their first process, which waits for what others left."""
+        """Start a node in namespaces of its own; a shell is their first process and waits for whom others left."""
         inside = (
             f"hostname {name} && mount --bind {self.folder}/hosts /etc/hosts && mount -t tmpfs tmpfs /dev/shm && "
             f"slurmd -D -N {name}; exit"
@@ -142,10 +143,15 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         count = self.num_nodes
         values = {"folder": self.folder, "head": HEAD_ADDRESS, "port": PORT, "count": count, "last": 10 + count}
-        values |= {"first_port": PORT + 1, "last_port": PORT + count, "cpus": NODE_CPUS, "memory": NODE_MEMORY_MB}
+        values |= {"first_port": PORT + 1, "last_port": PORT + count}
+        values |= {"cpus": NODE_CPUS, "memory": NODE_MEMORY_MB, "gpus": NODE_GPUS}
         self.conf.write_text(SLURM_CONF.format(**values))
-        # slurmd looks for cgroups at its start, even if nothing uses them, and dies of an odd mix; v1 looks for nothing.
+        # slurmd looks for cgroups even if nothing uses them, and dies of an odd mix; v1 looks for nothing.
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        for number in range(NODE_GPUS):  # a device file is wanted, and nobody opens it
+            (self.folder / f"gpu{number}").symlink_to("/dev/null")
+        gres = f"NodeName=node[1-{count}] Name=gpu File={self.folder}/gpu[0-{NODE_GPUS - 1}]"
+        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gres}\n")
         hosts = {"localhost": HEAD_ADDRESS, "head": HEAD_ADDRESS}
         hosts |= {name: f"127.0.0.{11 + number}" for number, name in enumerate(self.nodes)}
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in hosts.items()))
@@ -164,7 +170,7 @@ def _wait(what: str, is_so: Callable[[], bool], last_words: Callable[[], str] = 
 
 
 def why_not() -> str | None:
-    """Why this machine cannot hold a cluster, None where it can; Debian's packages are installed if they are missing."""
+    """Why this machine cannot hold a cluster, None where it can; missing packages of Debian are installed."""
     if os.geteuid() != 0:
         return "namespaces for the nodes need root"
     os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -220,10 +226,10 @@ def main(words: Sequence[str]) -> int:
     match list(words):
         case ["inside", folder, *command]:
             return run_inside(Path(folder), command)
-        case ["install"] | ["run", _, *_] if fault := why_not():
+        case ["check"] | ["run", _, *_] if fault := why_not():
             print(f"no emulated Slurm here: {fault}")
             return 1
-        case ["install"]:
+        case ["check"]:
             return 0
         case ["run", *command] if command:
             return run(command)
