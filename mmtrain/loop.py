@@ -7,6 +7,8 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.data.stream import Stream
 from mmtrain.engine.contract import Engine
 from mmtrain.monitor.meters import Meters
+from mmtrain.monitor.status import RunStatus
+from mmtrain.parallel.launch import Preempted
 from mmtrain.records import EvalReport
 
 
@@ -18,16 +20,26 @@ class Keeper(Protocol):
         ...
 
 
-def train(plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters) -> EvalReport | None:
-    """Run `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split."""
+def train(
+    plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters, status: RunStatus
+) -> EvalReport | None:
+    """Run `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
+
+    Preempted, once it has saved, when a signal asks to end.
+    """
     for step in range(1, plan.train.num_steps + 1):
         started = perf_counter()
         report = engine.step(stream.take(stream.num_micro_batches))
         meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
+        status.running(step)
+        if report.signal:
+            keeper.save(step, engine, stream)
+            raise Preempted(report.signal, step)
         if due(step, plan.eval.every) and step < plan.train.num_steps:
             meters.record_evaluation(step, engine.evaluate())
         if due(step, plan.checkpoint.save_every) and step < plan.train.num_steps:
             keeper.save(step, engine, stream)
+            status.running(step, at_once=True)
     keeper.save(plan.train.num_steps, engine, stream)
     if not plan.data.heldout:
         return None

@@ -27,22 +27,27 @@ from mmtrain.parallel.launch import (
     on_this_rank,
     read_launch,
 )
+from mmtrain.parallel.signals import Signals
 
 if TYPE_CHECKING:
     from mmtrain.data.heldout import HeldOut
     from mmtrain.data.stream import Stream
+    from mmtrain.engine.build import Place
+    from mmtrain.monitor.status import RunStatus
 
 LOG = logging.getLogger("mmtrain.pretrain")
+REFUSALS = (ConfigError, DataError, RunStopped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one clear message when the run cannot start or go on as asked."""
+    """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
     words = _parser().parse_args(argv)
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    work = partial(pretrain, words.config, words.overrides, launch)
-    return in_one_sentence(work, launch, (ConfigError, DataError, RunStopped))
+    signals = Signals()
+    work = partial(pretrain, words.config, words.overrides, launch, signals)
+    return in_one_sentence(work, launch, REFUSALS, signals)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,12 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> int:
+def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch, signals: Signals) -> int:
     """Check everything that can be checked alone, then join the other ranks and train."""
     plan = load_checked(config, overrides, launch.world_size)
+    signals.listen_for(plan.survival.signals)
     # Only now the imports that take seconds: a wrong knob is answered at once.
     from mmtrain.data.stream import open_tokenizer
-    from mmtrain.engine.build import open_heldout, open_stream, refuse_used
+    from mmtrain.engine.build import join, open_heldout, open_stream, refuse_used
+    from mmtrain.monitor.claim import open_status
+    from mmtrain.parallel.groups import stop
 
     if fault := refuse_used(plan.run_dir):
         raise ConfigError([fault])
@@ -67,25 +75,38 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> i
     for remark in layout_remarks(plan, launch.world_size) if launch.rank == 0 else ():
         LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
-    return run(plan, launch, stream, heldout)
+    place = join(plan, launch)
+    status, claim = open_status(plan.run_dir, launch, plan.train.num_steps)
+    with status.telling(REFUSALS):
+        run(plan, stream, heldout, place=place, status=status, signals=signals)
+    if claim:
+        claim.release()
+    stop()
+    return 0
 
 
-def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | None") -> int:
+def run(
+    plan: RunConfig,
+    stream: "Stream",
+    heldout: "HeldOut | None",
+    *,
+    place: "Place",
+    status: "RunStatus",
+    signals: Signals,
+) -> None:
     """Train, save, score; the first rank writes the run folder and prints what is in it."""
     from mmtrain.checkpoint.keeper import Keeper
-    from mmtrain.engine.build import build_engine, build_evaluation, join
+    from mmtrain.engine.build import build_engine, build_evaluation
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.device import device_name, precision_name
-    from mmtrain.parallel.groups import stop
 
-    place = join(plan, launch)
-    is_first = launch.rank == 0
+    is_first = place.groups.rank == 0
     folder = RunFolder(plan.run_dir, writes=is_first)
     folder.copy_inputs(plan)
     evaluation = build_evaluation(plan, place, heldout)
     num_pieces = stream.tokenizer.num_pieces
-    engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation)
+    engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation, received=lambda: signals.received)
     keeper = Keeper(
         plan.run_dir,
         plan.model_dump(mode="json"),
@@ -96,7 +117,7 @@ def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | N
     pictures = heldout.pictures(plan.eval.num_pictures) if heldout else []
     meters = folder.meters(
         plan,
-        num_devices=launch.world_size,
+        num_devices=place.groups.grid.world_size,
         device_name=device_name(place.device),
         precision=precision_name(place.dtype),
         images=pictures,
@@ -104,14 +125,12 @@ def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | N
     )
     try:
         with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
-            report = train(plan, engine, stream, keeper, meters)
+            report = train(plan, engine, stream, keeper, meters, status)
     finally:
         stream.close()
         meters.close()
         folder.close()
     folder.show_results(report)
-    stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -215,6 +215,12 @@ class CheckpointConfig(Frozen):
     save_every: Amount = 0  # optimizer steps between saves; 0: only after the last
 
 
+class SurvivalConfig(Frozen):
+    """What ends a run early, and how."""
+
+    signals: tuple[str, ...] = ("SIGUSR2", "SIGTERM")  # on one of them all ranks save at a step boundary and end
+
+
 class RunConfig(Frozen):
     """One run, whole."""
 
@@ -233,3 +239,4 @@ class RunConfig(Frozen):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     invariants: InvariantsConfig = InvariantsConfig()
+    survival: SurvivalConfig = SurvivalConfig()

@@ -139,8 +139,12 @@ def build_engine(
     num_pieces: int,
     evaluation: Evaluation | None = None,
     holder: type[States] | None = None,
+    received: Callable[[], int] = int,
 ) -> ParallelEngine:
-    """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given."""
+    """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given.
+
+    `received` says which signal to end this rank has got, 0 for none.
+    """
     plan = decide_gather(plan, place, num_pieces)
     model, slices = build_model(plan, place, num_pieces)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)
@@ -154,6 +158,7 @@ def build_engine(
         device=place.device,
         vocab_size=padded_vocab_size(num_pieces),
         evaluation=evaluation,
+        received=received,
     )
 
 

@@ -1,11 +1,13 @@
 """The engine: one optimizer step over micro-batches, on however many data-, tensor- and pipeline-parallel ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.guard import Guard
 from mmtrain.engine.invariants import Invariants
 from mmtrain.engine.optim import learning_rate_at
 from mmtrain.engine.passes import Losses, Passes
@@ -35,12 +37,13 @@ class ParallelEngine:
         device: torch.device,
         vocab_size: int,
         evaluation: Evaluation | None,
+        received: Callable[[], int] = int,
     ) -> None:
         self.plan, self.states, self.passes, self.mixture = plan, states, passes, mixture
         self.groups, self.slices, self.device = groups, slices, device
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
-        self.invariants = Invariants(plan, groups)
+        self.invariants, self.guard = Invariants(plan, groups), Guard(device, received)
         self.num_steps_done = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
@@ -60,10 +63,12 @@ class ParallelEngine:
         """The second half: look at what must agree, clip, and move the weights."""
         if self.invariants.are_due(self.num_steps_done):
             self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
+        verdict = self.guard.agree(self.states.gradients(), (losses["loss"] for losses in found))
         learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
         grad_norm = self.states.move(learning_rate)
         self.num_steps_done += 1
-        return self._report(batches, found, grad_norm, learning_rate)
+        report = self._report(batches, found, grad_norm, learning_rate)
+        return replace(report, signal=verdict.signal)
 
     def evaluate(self) -> EvalReport:
         assert self.evaluation is not None, "this engine was built without a held-out split"

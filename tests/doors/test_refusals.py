@@ -1,5 +1,6 @@
 """Runs that cannot start, or cannot go on: one sentence that names the knob, an end in time, no traceback."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -98,3 +99,5 @@ def test_too_many_bad_samples_on_one_rank_amid_a_run_end_every_rank(
     assert '"step": 3' in (tmp_path / "run" / "log.jsonl").read_text()  # it was in the middle
     assert_one_sentence(ended, launcher, "mmtrain: 8 of 32 samples of data.train could not be used")
     assert "data.max_bad_share" in ended.said
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed" and "8 of 32 samples of data.train" in status["reason"], status
