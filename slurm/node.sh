@@ -16,7 +16,7 @@ set_launcher() {
     deepspeed)
         hosts=$(mktemp)
         tr , '\n' <<<"$JOB_NODES" | sed "s/$/ slots=$RANKS_PER_NODE/" >"$hosts"
-        command=(deepspeed --hostfile "$hosts" --no_ssh --node_rank "$SLURM_NODEID"
+        command=(deepspeed --quiet --hostfile "$hosts" --no_ssh --node_rank "$SLURM_NODEID"
             --master_addr "$RENDEZVOUS_HOST" --master_port "$RENDEZVOUS_PORT" --module) ;;
     *) echo "LAUNCHER is $LAUNCHER; wanted torchrun or deepspeed (slurm/env.sh)" >&2; exit 2 ;;
     esac
@@ -28,6 +28,12 @@ ranks_below() {  # the uppermost processes below process $1 that were started as
     for child in "${children[@]}"; do
         if grep -qzs '^RANK=' "/proc/$child/environ"; then echo "$child"; else ranks_below "$child"; fi
     done
+}
+
+listens() {  # whether process $1 has a handler for SIGUSR2
+    local caught
+    caught=$(sed -n 's/^SigCgt:.*\(....\)$/\1/p' "/proc/$1/status" 2>/dev/null)
+    ((16#${caught:-0} >> 11 & 1))
 }
 
 what=$1; shift
@@ -43,16 +49,18 @@ esac
 [ -z "${DRY_RUN:-}" ] || { printf '%q ' "${command[@]}" "$@"; echo; exit 0; }
 [ "$what" = launch ] || exec "${command[@]}" "$@"
 
-told=
-trap 'told=yes' USR2 TERM
+asked=
+trap 'asked=yes' USR2 TERM
 (trap '' USR2 TERM; exec "${command[@]}" "$@") &
 running=$!
 code=0
 wait "$running" || code=$?
-[ -n "$told" ] || exit "$code"
-while kill -0 "$running" 2>/dev/null; do  # again and again: a rank may only just have started, and more signals do no harm
-    # shellcheck disable=SC2046  # several numbers
-    kill -USR2 $(ranks_below "$running") 2>/dev/null || true
+[ -n "$asked" ] || exit "$code"
+told=" "
+while kill -0 "$running" 2>/dev/null; do  # once to each rank, as soon as it listens: it may only just have started
+    for rank in $(ranks_below "$running"); do
+        [[ $told != *" $rank "* ]] && listens "$rank" && kill -USR2 "$rank" && told+="$rank "
+    done
     sleep 1 || true
 done
 wait "$running"
