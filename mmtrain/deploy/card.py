@@ -17,7 +17,7 @@ def model_card(plan: RunConfig, step: int, num_parameters: int, scores: dict[str
     """Markdown with the front matter that model hubs read."""
     shape = plan.model
     trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
-    weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, vlp {plan.loss.vlp:g}"
+    weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, itm {plan.loss.of_itm:g}, lm {plan.loss.of_lm:g}"
     front = "---\nlibrary_name: transformers\npipeline_tag: image-to-text\ntags: [mmtrain, vlbert]\n---\n"
     return "\n".join(
         [
