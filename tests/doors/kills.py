@@ -98,7 +98,7 @@ class Mortal:
         program = self._start()
         try:
             ranks = self._ranks_of(program)
-            while not moment(seen := look(self.run_dir)):
+            while not moment(look(self.run_dir)):
                 if program.poll() is not None:
                     assert program.returncode == 0, self.said.read_text()
                     return None
