@@ -203,7 +203,7 @@ class EvalConfig(Frozen):
 
 
 class InvariantsConfig(Frozen):
-    """Checks that every rank agrees: same step and config, equal replicas, equal negatives, finite gradients."""
+    """Checks that every rank agrees: same step and config, equal replicas, equal negatives."""
 
     first_steps: Amount = 2  # how many steps are checked
     every_step: bool = False  # check all of them
@@ -218,6 +218,7 @@ class CheckpointConfig(Frozen):
 class SurvivalConfig(Frozen):
     """What ends a run early, and how."""
 
+    max_skipped_in_a_row: Amount = 10  # steps left out, for a gradient or loss that is no number; one more ends the run
     signals: tuple[str, ...] = ("SIGUSR2", "SIGTERM")  # on one of them all ranks save at a step boundary and end
 
 

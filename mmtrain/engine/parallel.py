@@ -1,5 +1,6 @@
 """The engine: one optimizer step over micro-batches, on however many data-, tensor- and pipeline-parallel ranks."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -44,7 +45,7 @@ class ParallelEngine:
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
         self.invariants, self.guard = Invariants(plan, groups), Guard(device, received)
-        self.num_steps_done = 0
+        self.num_steps_done = self.num_updates = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = self.passes.agreed(micro_batches)
@@ -60,15 +61,23 @@ class ParallelEngine:
             return self._train(batches, totals)
 
     def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
-        """The second half: look at what must agree, clip, and move the weights."""
-        if self.invariants.are_due(self.num_steps_done):
-            self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
+        """The second half: look at what must agree, clip, and move the weights, or leave them where that is no number.
+
+        The learning rate follows the moves, not the steps: one that is skipped changes nothing of what comes.
+        """
         verdict = self.guard.agree(self.states.gradients(), (losses["loss"] for losses in found))
-        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
-        grad_norm = self.states.move(learning_rate)
+        learning_rate = learning_rate_at(self.num_updates, self.plan.train)
+        grad_norm = math.nan
+        if not verdict.is_finite:
+            self.states.drop()
+        else:
+            if self.invariants.are_due(self.num_steps_done):
+                self.invariants.check(self.num_steps_done, self.states.model)
+            grad_norm = self.states.move(learning_rate)
+            self.num_updates += 1
         self.num_steps_done += 1
         report = self._report(batches, found, grad_norm, learning_rate)
-        return replace(report, signal=verdict.signal)
+        return replace(report, signal=verdict.signal, is_skipped=not verdict.is_finite)
 
     def evaluate(self) -> EvalReport:
         assert self.evaluation is not None, "this engine was built without a held-out split"

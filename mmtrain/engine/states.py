@@ -34,6 +34,10 @@ class States(Protocol):
         """One optimizer step; returns the norm of the whole model's gradient before clipping."""
         ...
 
+    def drop(self) -> None:
+        """Instead of `move`: forget the step's gradients, and change nothing else."""
+        ...
+
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every parameter of this rank's slice of the stage by name, uncut along dp, in float32. All dp ranks call."""
         ...

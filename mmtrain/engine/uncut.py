@@ -68,6 +68,9 @@ class UncutStates:
                 torch._foreach_copy_([param for param, _ in self._copies], [master for _, master in self._copies])
         return norm
 
+    def drop(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _norm(self) -> float:
         """Of the whole model: a replicated weight counts once, on the first tensor-parallel rank."""
         counted = [
