@@ -6,6 +6,7 @@ from typing import Protocol
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.stream import Stream
 from mmtrain.engine.contract import Engine
+from mmtrain.monitor.health import Health
 from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.status import RunStatus
 from mmtrain.parallel.launch import Preempted
@@ -21,7 +22,14 @@ class Keeper(Protocol):
 
 
 def train(
-    plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters, status: RunStatus
+    plan: RunConfig,
+    engine: Engine,
+    stream: Stream,
+    keeper: Keeper,
+    meters: Meters,
+    *,
+    status: RunStatus,
+    health: Health,
 ) -> EvalReport | None:
     """Run `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
 
@@ -32,6 +40,7 @@ def train(
         report = engine.step(stream.take(stream.num_micro_batches))
         meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
         status.running(step)
+        health.look(step, report, stream)
         if report.signal:
             keeper.save(step, engine, stream)
             raise Preempted(report.signal, step)

@@ -1,10 +1,13 @@
 """What all ranks must know before an optimizer moves, in one all-reduce over the world."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+from mmtrain.engine.passes import Losses
+from mmtrain.records import Batch
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class Guard:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         is_bad, signal = found.tolist()
         return Verdict(is_finite=not is_bad, signal=signal)
+
+    @staticmethod
+    def bad_places(batches: Sequence[Batch], found: Sequence[Losses]) -> tuple[int, ...]:
+        """The samples, on any rank, of micro-batches whose loss is no finite number; every rank calls it."""
+        own = [
+            place
+            for batch, losses in zip(batches, found, strict=False)  # only the last stage found losses
+            if not bool(torch.isfinite(losses["loss"]).all())
+            for place in batch.places_B.tolist()
+        ]
+        said: list[list[int]] = [own] * dist.get_world_size()
+        dist.all_gather_object(said, own)
+        return tuple(sorted({place for places in said for place in places}))
 
     def _are_finite(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         """One truth value on the device. A norm is finite where every element is, until its square overflows: such a

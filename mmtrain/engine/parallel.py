@@ -77,7 +77,9 @@ class ParallelEngine:
             self.num_updates += 1
         self.num_steps_done += 1
         report = self._report(batches, found, grad_norm, learning_rate)
-        return replace(report, signal=verdict.signal, is_skipped=not verdict.is_finite)
+        if not verdict.is_finite:
+            report = replace(report, is_skipped=True, bad_places=self.guard.bad_places(batches, found))
+        return replace(report, signal=verdict.signal)
 
     def evaluate(self) -> EvalReport:
         assert self.evaluation is not None, "this engine was built without a held-out split"
