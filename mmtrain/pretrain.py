@@ -64,6 +64,7 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch, sign
     signals.listen_for(plan.survival.signals)
     # Only now the imports that take seconds: a wrong knob is answered at once.
     from mmtrain.data.stream import open_tokenizer
+    from mmtrain.engine.beginnings import refuse_unfit_source
     from mmtrain.engine.build import join, open_heldout, open_stream, refuse_used
     from mmtrain.monitor.claim import open_status
     from mmtrain.parallel.groups import stop
@@ -72,6 +73,7 @@ def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch, sign
         raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
+    refuse_unfit_source(plan, tokenizer)
     for remark in layout_remarks(plan, launch.world_size) if launch.rank == 0 else ():
         LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)

@@ -67,6 +67,11 @@ def _shape_faults(model: ModelConfig) -> list[str]:
         )
     else:
         faults += _tower_faults(model)
+    if model.vision_pooling == "first" and not model.vision_class_token:
+        faults.append(
+            "model.vision_pooling is first, but model.vision_class_token is false, so the first token is a patch; "
+            "set model.vision_pooling=attention"
+        )
     if model.image_size % model.patch_size:
         faults.append(
             f"model.patch_size is {model.patch_size}, which does not divide model.image_size ({model.image_size}); "

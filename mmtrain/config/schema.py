@@ -10,6 +10,7 @@ Amount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Activation = Literal["gelu", "quick_gelu", "gelu_tanh"]
 
 
 class Frozen(BaseModel):
@@ -84,9 +85,20 @@ class ModelConfig(Frozen):
     patch_size: Count = 8  # pixels along each side of a patch
     max_text_length: Count = 48  # tokens, [CLS] and [SEP] among them
     embedding_size: Count = 128  # width of the space that image and text share
-    norm_epsilon: Positive = 1e-5
+    norm_epsilon: Positive = 1e-5  # of every norm, unless a tower has its own
+    vision_norm_epsilon: Positive | None = None  # of the vision tower's norms
+    text_norm_epsilon: Positive | None = None  # of the text tower's norms
+    vision_activation: Activation = "gelu"  # of the vision tower's inner MLP layers
+    text_activation: Activation = "gelu"  # of the text tower's inner MLP layers
+    vision_class_token: bool = True  # a learned [CLS] stands before the patches
+    vision_entry_norm: bool = False  # one more norm before the vision tower's first layer
+    vision_pooling: Literal["first", "attention"] = "first"  # what ITC reads of an image: its first token, or all
+    text_attention: Literal["by_row", "causal"] = "by_row"  # causal: in the text tower every row looks only back
+    text_pooling: Literal["first", "last"] = "first"  # which token of a text ITC reads: [CLS] or [SEP]
     init_std: Positive = 0.02  # standard deviation of the first weights
     recompute: RecomputeConfig = RecomputeConfig()
+    init_from: Path | None = None  # folder whose weights come first: an export, or a CLIP or SigLIP of Hugging Face
+    init_towers: Literal["both", "vision", "text"] = "both"  # what is taken of a CLIP or a SigLIP
 
     @property
     def vision_width(self) -> int:
@@ -107,6 +119,11 @@ class ModelConfig(Frozen):
     def num_patches(self) -> int:
         """Patches of one image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def image_length(self) -> int:
+        """Tokens of one image: its patches, and [CLS] where there is one."""
+        return self.num_patches + self.vision_class_token
 
 
 class LossConfig(Frozen):

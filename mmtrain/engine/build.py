@@ -17,6 +17,7 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.data.slot import LENGTH_STEP
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.engine.beginnings import begin_from_source
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
@@ -147,6 +148,7 @@ def build_engine(
     """
     plan = decide_gather(plan, place, num_pieces)
     model, slices = build_model(plan, place, num_pieces)
+    begin_from_source(plan, model, slices, says_so=place.groups.rank == 0)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)
     return ParallelEngine(
         plan,

@@ -22,5 +22,5 @@ def tokens_and_flops(plan: RunConfig, layout: Layout, vocab_size: int, batches: 
             num_picked_tokens=sum(count for kind, count in picked.items() if kind in layout.fusion),
         )
         flops += sum(by_stack.values())
-        num_tokens += num_samples * (plan.model.num_patches + 1) + int(batch.text_lengths_B.sum())
+        num_tokens += num_samples * plan.model.image_length + int(batch.text_lengths_B.sum())
     return num_tokens, flops

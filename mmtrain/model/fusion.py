@@ -42,7 +42,7 @@ class Fusion(torch.nn.Module):
 
     def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_image_tokens: int) -> None:
         super().__init__()
-        self.num_real, self.num_image_tokens = model.num_patches + 1, num_image_tokens
+        self.num_real, self.num_image_tokens = model.image_length, num_image_tokens
         self.entry = FusionEntry(model, config) if part.begins("fusion") else None
         self.stack = Stack(config, part.layers("fusion"), with_images=True, recompute=model.recompute.fusion == "full")
         self.final_norm = Norm(config, model.hidden_size, model.norm_epsilon) if part.ends("fusion") else None

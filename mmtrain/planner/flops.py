@@ -32,7 +32,7 @@ def step_flops(
     `num_picked_tokens` are the positions that the vocabulary head reads: masked tokens of MLM and next tokens of LM.
     Keys: vision, text, fusion, heads. An objective with weight 0 has no rows and adds nothing.
     """
-    image_length = model.num_patches + 1
+    image_length = model.image_length
     forward = {
         "vision": num_samples * _vision(model, image_length),
         "text": num_samples * num_text_rows(loss) * _text_row(model, text_length),
@@ -119,5 +119,14 @@ def _pooled_heads(model: ModelConfig, loss: LossConfig) -> int:
     """The heads that read one vector: image and text projections, and the match head."""
     # ITM draws its negatives by similarity, so it needs the projections as ITC does.
     projections = _product(1, model.vision_width + model.text_width, model.embedding_size)
+    if model.vision_pooling == "attention":
+        projections += _image_pool(model)
     match = ITM_ROWS * _product(1, model.hidden_size, MATCH_CLASSES)
     return projections * (loss.itc > 0 or loss.vlp > 0) + match * (loss.vlp > 0)
+
+
+def _image_pool(model: ModelConfig) -> int:
+    """One query that looks at every image token, and the MLP behind it."""
+    width, length = model.vision_width, model.image_length
+    projections = 2 * _product(1, width, width) + _product(length, width, 2 * width)
+    return projections + _attention(1, length, width) + _mlp(1, width, model.mlp_ratio)
