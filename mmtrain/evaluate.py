@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
@@ -27,9 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
-    from mmtrain.checkpoint.planners import CheckpointError
-
     refusals = (ConfigError, DataError, CheckpointError)
     return in_one_sentence(partial(evaluate, words.run_dir, words.overrides, launch), launch, refusals)
 
@@ -43,19 +41,18 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     if not plan.data.heldout:
         raise ConfigError([f"data.heldout is empty in {run_dir / CONFIG}; name held-out shards: data.heldout=FOLDER"])
 
-    from mmtrain.checkpoint.manifest import find_latest, read_manifest
-    from mmtrain.checkpoint.save import load_tensors
+    from mmtrain.checkpoint.load import find_or_refuse, load_tensors
     from mmtrain.data.stream import open_tokenizer
     from mmtrain.engine.build import build_evaluation, build_model, build_passes, join, open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.groups import stop
 
-    folder = find_latest(run_dir / "checkpoints")
-    manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
-    manifest.refuse_other_tokenizer(tokenizer.sha256)
+    tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
     heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
+    folder, manifest = find_or_refuse(run_dir / "checkpoints")
+    manifest.refuse_other_tokenizer(tokenizer.sha256)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
