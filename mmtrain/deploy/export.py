@@ -12,7 +12,7 @@ from mmtrain.checkpoint.save import load_tensors
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
-from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
 from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning
 from mmtrain.hf.generating import generation_config_of
@@ -43,10 +43,10 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     checkpoints = run_dir / "checkpoints"
     source = find_latest(checkpoints) if step is None else folder_of(checkpoints, step)
     manifest = read_manifest(source)
-    tokenizer = Tokenizer(run_dir / TOKENIZER)
+    tokenizer = tokenizer_at(run_dir / TOKENIZER)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
     plan = RunConfig.model_validate(manifest.config)
-    config = twin_config(plan, tokenizer.num_pieces, dtype)
+    config = twin_config(plan, tokenizer, dtype)
     partial = out.with_name(out.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -65,13 +65,18 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     return Exported(out, manifest.step, num_parameters, num_bytes)
 
 
-def twin_config(plan: RunConfig, num_pieces: int, dtype: torch.dtype) -> VLBertConfig:
+def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) -> VLBertConfig:
     """The twin's config of a run."""
     return VLBertConfig.of(
         plan.model,
         plan.itc,
-        vocab_size=padded_vocab_size(num_pieces),
-        num_pieces=num_pieces,
+        vocab_size=padded_vocab_size(tokenizer.num_pieces),
+        num_pieces=tokenizer.num_pieces,
+        pad_token_id=tokenizer.pad_id,
+        unk_token_id=tokenizer.unk_id,
+        bos_token_id=tokenizer.cls_id,
+        eos_token_id=tokenizer.sep_id,
+        mask_token_id=tokenizer.mask_id,
         architectures=[VLBertForImageCaptioning.__name__],
         dtype=str(dtype).removeprefix("torch."),
     )

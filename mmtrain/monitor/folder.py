@@ -32,7 +32,7 @@ class RunFolder:
         """Put the resolved config and the tokenizer into the folder, so that it can be read without anything else."""
         if self.writes:
             (self.path / CONFIG).write_text(dump_config(plan))
-            shutil.copyfile(plan.data.tokenizer, self.path / TOKENIZER)
+            _copy_tokenizer(plan.data.tokenizer, self.path / TOKENIZER)
 
     def meters(
         self,
@@ -75,6 +75,16 @@ class RunFolder:
     def close(self) -> None:
         """Let go of the folder's files."""
         self.log.close()
+
+
+def _copy_tokenizer(source: Path, to: Path) -> None:
+    """A file, or of another model's folder what is its tokenizer: its weights stay where they are."""
+    if not source.is_dir():
+        shutil.copyfile(source, to)
+        return
+    to.mkdir(exist_ok=True)
+    for file in source.glob("*token*.json"):
+        shutil.copyfile(file, to / file.name)
 
 
 def scores_table(name: str, scores: dict[str, float]) -> Table:
