@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
@@ -30,9 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
-    from mmtrain.checkpoint.planners import CheckpointError
-
     refusals = (ConfigError, DataError, CheckpointError)
     work = evaluate_captions if words.captions else evaluate
     return in_one_sentence(partial(work, words.run_dir, words.overrides, launch), launch, refusals)
@@ -41,19 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     """Load the newest checkpoint on whatever layout was launched, score it, log and print the scores."""
     plan = _plan_of(run_dir, overrides, launch)
-    from mmtrain.checkpoint.manifest import find_latest, read_manifest
-    from mmtrain.checkpoint.save import load_tensors
+    from mmtrain.checkpoint.load import find_or_refuse, load_tensors
     from mmtrain.data.stream import open_tokenizer
     from mmtrain.engine.build import build_evaluation, build_model, build_passes, join, open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.groups import stop
 
-    folder = find_latest(run_dir / "checkpoints")
-    manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
-    manifest.refuse_other_tokenizer(tokenizer.sha256)
+    tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
     heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
+    folder, manifest = find_or_refuse(run_dir / "checkpoints")
+    manifest.refuse_other_tokenizer(tokenizer.sha256)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
@@ -72,14 +69,14 @@ def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -
     plan = _plan_of(run_dir, overrides, launch)
     if launch.world_size > 1:
         raise ConfigError([f"--captions takes one process, but {launch.world_size} ranks were launched"])
-    from mmtrain.checkpoint.manifest import find_latest, read_manifest
+    from mmtrain.checkpoint.load import find_or_refuse
     from mmtrain.data.stream import open_tokenizer
     from mmtrain.deploy.captions import heldout_scores, open_captioner
     from mmtrain.engine.build import open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.records import EvalReport
 
-    step = read_manifest(find_latest(run_dir / "checkpoints")).step
+    step = find_or_refuse(run_dir / "checkpoints").manifest.step
     heldout = open_heldout(plan, launch, open_tokenizer(plan.data))
     scores = heldout_scores(open_captioner(run_dir), heldout, batch_size=plan.train.micro_batch_size)
     run = RunFolder(run_dir, writes=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
 from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
@@ -29,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 where images were passed over; 2 with one clear message where nothing can be written."""
     words = _parser().parse_args(argv)
     hush_expected_warnings()
-    from mmtrain.checkpoint.planners import CheckpointError
-
     try:
         return generate(words)
     except (ConfigError, DataError, CheckpointError, FileNotFoundError) as refusal:

@@ -13,38 +13,56 @@ from mmtrain.records import EvalReport
 
 
 class Keeper(Protocol):
-    """What saves a run, and shows what it sees."""
+    """What saves a run, and goes on from what it saved."""
+
+    def resume(self, engine: Engine, stream: Stream) -> int:
+        """Take up the newest checkpoint, if there is one; how many steps are done."""
+        ...
 
     def save(self, step: int, engine: Engine, stream: Stream) -> None:
         """Keep everything that must survive a crash."""
+        ...
+
+    def attend(self) -> None:
+        """Look after a save that is still being written."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until it is."""
         ...
 
 
 def train(
     plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters, status: RunStatus
 ) -> EvalReport | None:
-    """Run `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
+    """Go on to `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
 
     Preempted, once it has saved, when a signal asks to end.
     """
-    for step in range(1, plan.train.num_steps + 1):
+    step, num_steps = keeper.resume(engine, stream), plan.train.num_steps
+    meters.resume(step)
+    while step < num_steps:
         started = perf_counter()
         report = engine.step(stream.take(stream.num_micro_batches))
+        step += 1
+        keeper.attend()
         meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
         status.running(step)
         if report.signal:
             keeper.save(step, engine, stream)
+            keeper.finish()
             raise Preempted(report.signal, step)
-        if due(step, plan.eval.every) and step < plan.train.num_steps:
+        if due(step, plan.eval.every) and step < num_steps:
             meters.record_evaluation(step, engine.evaluate())
-        if due(step, plan.checkpoint.save_every) and step < plan.train.num_steps:
+        if due(step, plan.checkpoint.save_every) and step < num_steps:
             keeper.save(step, engine, stream)
             status.running(step, at_once=True)
-    keeper.save(plan.train.num_steps, engine, stream)
+    keeper.save(step, engine, stream)
+    keeper.finish()
     if not plan.data.heldout:
         return None
     report = engine.evaluate()
-    meters.record_evaluation(plan.train.num_steps, report)
+    meters.record_evaluation(step, report)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Pretrain: shards in, a run folder out.
+"""Pretrain: shards in, a run folder out; in a folder that holds a checkpoint the run goes on from it.
 
 deepspeed mmtrain/pretrain.py --config configs/pretrain/tiny.yaml key=value ...
 torchrun --nproc-per-node 4 -m mmtrain.pretrain --config ...   the same program under the other launcher
@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.layout import layout_remarks
-from mmtrain.config.load import ConfigError
+from mmtrain.config.load import ConfigError, refuse_unknown_names
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
@@ -30,13 +31,14 @@ from mmtrain.parallel.launch import (
 from mmtrain.parallel.signals import Signals
 
 if TYPE_CHECKING:
+    from mmtrain.checkpoint.keeper import Keeper
     from mmtrain.data.heldout import HeldOut
     from mmtrain.data.stream import Stream
     from mmtrain.engine.build import Place
     from mmtrain.monitor.status import RunStatus
 
 LOG = logging.getLogger("mmtrain.pretrain")
-REFUSALS = (ConfigError, DataError, RunStopped)
+REFUSALS = (ConfigError, DataError, CheckpointError, RunStopped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     hush_expected_warnings()
     start_logging(rank=launch.rank)
     signals = Signals()
-    work = partial(pretrain, words.config, words.overrides, launch, signals)
+    allowed = [word for words in words.override_resume for word in words.split(",")]
+    work = partial(pretrain, words.config, words.overrides, allowed, launch, signals)
     return in_one_sentence(work, launch, REFUSALS, signals)
 
 
@@ -54,33 +57,48 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
     parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_steps=100")
+    parser.add_argument(
+        "--override-resume",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a knob that may differ from what the run in run_dir was started with; may be given more than once",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
     return parser
 
 
-def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch, signals: Signals) -> int:
+def pretrain(
+    config: Path | None, overrides: Sequence[str], allowed: Sequence[str], launch: Launch, signals: Signals
+) -> int:
     """Check everything that can be checked alone, then join the other ranks and train."""
     plan = load_checked(config, overrides, launch.world_size)
+    refuse_unknown_names(allowed, "--override-resume")
     signals.listen_for(plan.survival.signals)
     # Only now the imports that take seconds: a wrong knob is answered at once.
-    from mmtrain.data.stream import open_tokenizer
+    from mmtrain.checkpoint.changes import Changes
+    from mmtrain.checkpoint.keeper import Keeper
+    from mmtrain.checkpoint.resume import describe, refuse_other_run
+    from mmtrain.data.stream import KNOBS, open_tokenizer
     from mmtrain.engine.beginnings import refuse_unfit_source
-    from mmtrain.engine.build import join, open_heldout, open_stream, refuse_used
+    from mmtrain.engine.build import join, open_heldout, open_stream
     from mmtrain.monitor.claim import open_status
+    from mmtrain.monitor.folder import CONFIG
     from mmtrain.parallel.groups import stop
 
-    if fault := refuse_used(plan.run_dir):
-        raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
     refuse_unfit_source(plan, tokenizer)
     for remark in layout_remarks(plan, launch.world_size) if launch.rank == 0 else ():
         LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
+    here, changes = describe(plan, launch.world_size, stream, tokenizer), Changes(KNOBS, allowed)
+    refuse_other_run(plan.run_dir, plan.run_dir / CONFIG, here, changes)
     place = join(plan, launch)
     status, claim = open_status(plan.run_dir, launch, plan.train.num_steps)
     with status.telling(REFUSALS):
-        run(plan, stream, heldout, place=place, status=status, signals=signals)
+        keeper = Keeper(plan.run_dir, here, plan.checkpoint, changes)
+        run(plan, stream, heldout, keeper, place=place, status=status, signals=signals)
     if claim:
         claim.release()
     stop()
@@ -91,13 +109,13 @@ def run(
     plan: RunConfig,
     stream: "Stream",
     heldout: "HeldOut | None",
+    keeper: "Keeper",
     *,
     place: "Place",
     status: "RunStatus",
     signals: Signals,
 ) -> None:
     """Train, save, score; the first rank writes the run folder and prints what is in it."""
-    from mmtrain.checkpoint.keeper import Keeper
     from mmtrain.engine.build import build_engine, build_evaluation
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
@@ -109,13 +127,6 @@ def run(
     evaluation = build_evaluation(plan, place, heldout)
     num_pieces = stream.tokenizer.num_pieces
     engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation, received=lambda: signals.received)
-    keeper = Keeper(
-        plan.run_dir,
-        plan.model_dump(mode="json"),
-        tokenizer_sha256=stream.tokenizer.sha256,
-        num_pieces=num_pieces,
-        is_first=is_first,
-    )
     pictures = heldout.pictures(plan.eval.num_pictures) if heldout else []
     meters = folder.meters(
         plan,

@@ -105,7 +105,8 @@ def _trained(run: Run, engine: Any, groups: Any) -> tuple[list[Any], Parts, Part
         if step == 0:
             gradients = _parts(engine.gradients())
         reports.append(engine.update(batches, losses))
-    return reports, gradients, _parts(engine.weights())
+    weights = ((place, values) for place, values in engine.kept() if "/" not in place.name)
+    return reports, gradients, _parts(weights)
 
 
 def _parts(yielded: Iterable[tuple[Any, Any]]) -> Parts:

@@ -230,6 +230,10 @@ class CheckpointConfig(Frozen):
     """What is kept of the run."""
 
     save_every: Amount = 0  # optimizer steps between saves; 0: only after the last
+    asynchronous: bool = True  # the run goes on as soon as a copy lies in the host's memory: as much as is saved
+    keep_last: Amount = 0  # the newest so many checkpoints stay; 0: all of them
+    keep_every: Amount = 0  # and those after a multiple of so many steps; 0: no others
+    on_failure: Literal["stop", "go_on"] = "stop"  # what the run does when a checkpoint cannot be written
 
 
 class SurvivalConfig(Frozen):

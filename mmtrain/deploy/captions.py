@@ -14,7 +14,7 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.deploy.export import export_run
 from mmtrain.hf import VLBertForImageCaptioning
 from mmtrain.hf.processing import Picture
-from mmtrain.scores.scene import shares_right
+from mmtrain.scores.truth import shares_right
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 

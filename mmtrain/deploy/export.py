@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from mmtrain.checkpoint.manifest import Manifest, find_latest, folder_of, read_manifest
-from mmtrain.checkpoint.save import load_tensors
+from mmtrain.checkpoint.folders import folder_of
+from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
+from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
@@ -41,8 +42,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     The folder is there whole or not at all. CheckpointError where there is no such checkpoint.
     """
     checkpoints = run_dir / "checkpoints"
-    source = find_latest(checkpoints) if step is None else folder_of(checkpoints, step)
-    manifest = read_manifest(source)
+    source, manifest = find_or_refuse(checkpoints) if step is None else _at(folder_of(checkpoints, step))
     tokenizer = tokenizer_at(run_dir / TOKENIZER)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
     plan = RunConfig.model_validate(manifest.config)
@@ -63,6 +63,10 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return Exported(out, manifest.step, num_parameters, num_bytes)
+
+
+def _at(folder: Path) -> Found:
+    return Found(folder, checked(folder))
 
 
 def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) -> VLBertConfig:

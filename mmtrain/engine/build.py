@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -190,10 +189,3 @@ def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model
     if plan.parallel.pp == 1:
         return StraightPasses(stage, place.device)
     return PipelinePasses(stage, model, plan.parallel, place.groups.pipe, device=place.device, dtype=place.dtype)
-
-
-def refuse_used(run_dir: Path) -> str | None:
-    """Why a new run cannot write into `run_dir`, None where it can."""
-    if (run_dir / "log.jsonl").exists():
-        return f"run_dir {run_dir} holds a run already; name another run_dir, or remove that folder"
-    return None

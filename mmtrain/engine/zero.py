@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.engine.optim import build_optimizer
+from mmtrain.engine import flat
+from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
 from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
@@ -84,15 +85,27 @@ class ZeroStates:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        return ((name, safe_get_full_fp32_param(param)) for name, param in self.model.named_parameters())
-
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_grad
 
         return ((name, safe_get_full_grad(param).float()) for name, param in self.model.named_parameters())
+
+    def parts(self) -> Iterator[Part]:
+        parts_of_stage = flat.parts_of_stage_3 if self.stage == 3 else flat.parts_of_stage_1_and_2
+        return parts_of_stage(self.engine.optimizer, self.model.named_parameters())
+
+    def count_updates(self) -> int:
+        return count_updates(self.engine.optimizer.optimizer, self._masters)
+
+    def take_up(self, num_updates: int) -> None:
+        set_updates(self.engine.optimizer.optimizer, self._masters, num_updates)
+        refresh = flat.refresh_stage_3 if self.stage == 3 else flat.refresh_stage_1_and_2
+        refresh(self.engine.optimizer)
+
+    @property
+    def _masters(self) -> list[torch.Tensor]:
+        masters_of = flat.masters_of_stage_3 if self.stage == 3 else flat.masters_of_stage_1_and_2
+        return masters_of(self.engine.optimizer)
 
 
 class GroupsForDeepSpeed:

@@ -97,8 +97,8 @@ class TowerSource:
         if unfit := {tower: size for tower, size in sizes.items() if size != model.head_size}:
             said = ", ".join(f"{tower} {size}" for tower, size in unfit.items())
             faults.append(
-                f"a head is {model.head_size} wide (model.hidden_size / model.num_heads), but in model.init_from {said};"
-                " all heads of a model have one size: choose hidden_size and num_heads by it, or take one tower alone"
+                f"a head is {model.head_size} wide (model.hidden_size / model.num_heads), in model.init_from {said}; "
+                "heads of a model have one size: choose hidden_size and num_heads by it, or take one tower alone"
             )
         return faults
 

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from mmtrain.config.load import ConfigError
 from mmtrain.monitor.status import ENDINGS, RunStatus, read_status
-from mmtrain.parallel.collectives import told_by_first
 from mmtrain.parallel.launch import Launch
+from mmtrain.parallel.meeting import told_by_first
 
 LOG = logging.getLogger("mmtrain.monitor")
 LOCK = "lock"

@@ -61,13 +61,6 @@ def least_of(value: int, group: dist.ProcessGroup, device: torch.device) -> int:
     return int(least)
 
 
-def told_by_first(value: Any) -> Any:
-    """What the first rank of all brings, on every rank; for plain values, now and then."""
-    told = [value]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
-
-
 def token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Cross-entropy [N] of each token from this rank's part of the vocabulary; 0 where the label is negative.
 

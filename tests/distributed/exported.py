@@ -36,9 +36,9 @@ def plan_of(towers: str, tp: int, pp: int, **sections: Any) -> Any:
 def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, Any]] | None:
     """Features and logits of the first global batch, then a checkpoint; None but on the rank that sees them."""
     from megatron.core import parallel_state
+    from mmtrain.checkpoint.save import save_checkpoint
 
     from mmtrain.checkpoint.manifest import Manifest
-    from mmtrain.checkpoint.save import save_checkpoint
     from mmtrain.engine.build import build_engine, join
     from mmtrain.model.rows import FUSION_KINDS, TEXT_KINDS, Layout
     from mmtrain.parallel.launch import read_launch

@@ -36,13 +36,20 @@ def a_tokenizer_of_other_texts(prepared: Prepared, folder: Path) -> tuple[list[s
     return [f"data.tokenizer={other}"], "data.tokenizer does not know"
 
 
-def a_used_run_dir(prepared: Prepared, folder: Path) -> tuple[list[str], str]:
+def a_run_dir_of_another_model(prepared: Prepared, folder: Path) -> tuple[list[str], str]:
     (folder / "run").mkdir()
-    (folder / "run" / "log.jsonl").write_text('{"step": 1}\n')
-    return [], f"run_dir {folder}/run holds a run already"
+    other = prepared.config.read_text().replace("hidden_size: 32", "hidden_size: 64")
+    (folder / "run" / "config.yaml").write_text(other)
+    return [], f"{folder}/run holds a run that meant something else (was -> is):\n      model.hidden_size: 64 -> 32"
 
 
-FAULTS = (an_unknown_knob, heads_that_do_not_divide, an_empty_folder, a_tokenizer_of_other_texts, a_used_run_dir)
+FAULTS = (
+    an_unknown_knob,
+    heads_that_do_not_divide,
+    an_empty_folder,
+    a_tokenizer_of_other_texts,
+    a_run_dir_of_another_model,
+)
 
 
 def assert_one_sentence(ended: Ended, launcher: str, sentence: str) -> None:
