@@ -58,7 +58,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     processor.save_pretrained(partial)
     (partial / "training.yaml").write_text(dump_config(plan))
     num_parameters = num_bytes // dtype.itemsize
-    card = model_card(plan, manifest.step, num_parameters, scores_of(run_dir, manifest))
+    card = model_card(plan, out, manifest.step, num_parameters, scores_of(run_dir, manifest))
     (partial / "README.md").write_text(card)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
