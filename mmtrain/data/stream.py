@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from time import perf_counter
 
@@ -162,6 +162,17 @@ class Stream:
                 )
         self.close()
         self._step, self._delivered = int(state["step"]), str(state["order_hash"])
+
+    def last_places(self) -> range:
+        """The places of the run whose samples take() gave last, over all ranks."""
+        first = (self._step - 1) * self.order.global_batch_size
+        return range(first, first + self.order.global_batch_size)
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        """Shard and key of the samples at these places of the run."""
+        found = (divmod(place, self.order.global_batch_size) for place in places)
+        samples = [int(self.order.batch(step)[number]) for step, number in found]
+        return ["none" if sample == EMPTY else self._sets.name(sample) for sample in samples]
 
     @property
     def wait_seconds(self) -> float:

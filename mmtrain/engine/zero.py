@@ -13,7 +13,14 @@ import torch
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine import flat
 from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
-from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.engine.partition import (
+    add_up_in,
+    confine_checks_to,
+    drop_gradients,
+    forget_gradients,
+    gather_and_hold,
+    reduced_once,
+)
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
 from mmtrain.planner.memory import PREFETCHED, REDUCED_TOGETHER
@@ -84,6 +91,9 @@ class ZeroStates:
         self.engine.set_gradient_accumulation_boundary(True)
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
+
+    def drop(self) -> None:
+        drop_gradients(self.engine, self.stage)
 
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_grad
