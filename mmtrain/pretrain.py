@@ -131,6 +131,7 @@ def run(
     from mmtrain.engine.build import build_engine
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
+    from mmtrain.monitor.health import Health
     from mmtrain.parallel.device import device_name, precision_name
     from mmtrain.tasks.choice import build_scorer
 
@@ -149,9 +150,10 @@ def run(
         images=pictures,
         captions=heldout.captions if heldout else (),
     )
+    health = Health(plan.survival, speaks=is_first)
     try:
         with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
-            report = train(plan, engine, stream, keeper, meters, status)
+            report = train(plan, engine, stream, keeper, meters, status=status, health=health)
     finally:
         stream.close()
         meters.close()

@@ -7,6 +7,7 @@
 : "${GPU_MEMORY_GIB:=0}"      # what each GPU must have at least: a node with less is left out
 : "${FREE_GIB:=50}"           # free space that the run folder and the temporary folder must have
 : "${SHM_GIB:=4}"             # free space that /dev/shm must have
+: "${PATIENCE_SECONDS:=120}"  # that nodes wait for each other in each half of the pre-flight
 
 # How ranks are started on a node: torchrun or deepspeed.
 : "${LAUNCHER:=torchrun}"
@@ -28,4 +29,4 @@ if [ -z "$CONTAINER" ]; then
 fi
 export PYTHONPATH="$MMTRAIN${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONUNBUFFERED=1
 [ "$GPUS_PER_NODE" != 0 ] || export DS_ACCELERATOR=cpu
-export GPUS_PER_NODE RANKS_PER_NODE LAUNCHER CONTAINER IMAGE MOUNTS
+export PATIENCE_SECONDS GPU_MEMORY_GIB FREE_GIB SHM_GIB GPUS_PER_NODE RANKS_PER_NODE LAUNCHER CONTAINER IMAGE MOUNTS

@@ -43,7 +43,8 @@ launch) set_launcher ;;
 preflight)
     command=(python -m mmtrain.preflight node --node "$SLURMD_NODENAME" --nodes "$JOB_NODES" --folder)
     set -- "$1" --at "$RENDEZVOUS_HOST:$RENDEZVOUS_PORT" --ranks "$RANKS_PER_NODE" --gpus "$GPUS_PER_NODE" \
-        --gpu-memory-gib "$GPU_MEMORY_GIB" --free-gib "$FREE_GIB" --shm-gib "$SHM_GIB" ;;
+        --gpu-memory-gib "$GPU_MEMORY_GIB" --free-gib "$FREE_GIB" --shm-gib "$SHM_GIB" \
+        --patience "$PATIENCE_SECONDS" ;;
 esac
 [ "$CONTAINER" != apptainer ] || command=(apptainer exec --nv ${MOUNTS:+--bind "$MOUNTS"} "$IMAGE" "${command[@]}")
 [ -z "${DRY_RUN:-}" ] || { printf '%q ' "${command[@]}" "$@"; echo; exit 0; }

@@ -68,8 +68,8 @@ class HeldOut:
         read = self._reader.read(sample)
         return read.image_CHW if isinstance(read, Sample) else None
 
-    def facts(self, sample: int) -> dict[str, Any]:
-        """What the sample's .json says; empty where there is none that can be read."""
+    def metadata(self, sample: int) -> dict[str, Any]:
+        """What the set says beside a sample; empty where it cannot be read."""
         try:
             return self._table.metadata(sample)
         except SampleError:
@@ -77,14 +77,14 @@ class HeldOut:
 
     def references(self, sample: int) -> list[str]:
         """All captions of a sample that has one."""
-        several = self.facts(sample).get("captions")
+        several = self.metadata(sample).get("captions")
         return (
             [str(caption) for caption in several] if isinstance(several, list) and several else [self.captions[sample]]
         )
 
     def image_name(self, sample: int) -> int | str:
         """What the public servers know the image by: its number in COCO, else its key."""
-        return self.facts(sample).get("coco_id", self._table.name(sample)[1])
+        return self.metadata(sample).get("coco_id", self._table.name(sample)[1])
 
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""

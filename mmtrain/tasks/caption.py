@@ -13,10 +13,11 @@ from mmtrain.engine.passes import Passes
 from mmtrain.parallel.collectives import gathered_lists, told_by_last
 from mmtrain.records import EvalReport
 from mmtrain.scores.caption import caption_scores
-from mmtrain.scores.scene import exact_attribute_match
+from mmtrain.scores.truth import shares_right
 from mmtrain.tasks.writing import Tokens, Writer
 
 NAME = "captions"
+THINGS_TOLD = 2  # in a scene of the synthetic set whose captions can be judged
 
 
 class Captioning:
@@ -64,13 +65,11 @@ class CaptionScorer:
         references = [self.heldout.references(sample) for sample in samples]
         scores: dict[str, float] = caption_scores(captions, references)
         constant = most_central(references)
-        scores |= {
-            f"constant_{name}": value for name, value in caption_scores([constant] * len(samples), references).items()
-        }
-        scenes = [self.heldout.facts(sample).get("scene") for sample in samples]
-        if all(scenes):
-            scores["exact_attribute_match"] = exact_attribute_match(captions, scenes)
-            scores["constant_exact_attribute_match"] = exact_attribute_match([constant] * len(samples), scenes)
+        scores |= _of_constant(caption_scores([constant] * len(samples), references))
+        scenes = [self.heldout.metadata(sample).get("scene") for sample in samples]
+        if all(isinstance(scene, list) and len(scene) == THINGS_TOLD for scene in scenes):
+            scores |= shares_right(captions, scenes)
+            scores |= _of_constant(shares_right([constant] * len(samples), scenes))
         return scores | {"num_images": len(samples), "num_words_per_caption": _mean_words(captions)}
 
 
@@ -82,6 +81,10 @@ def most_central(references: Sequence[Sequence[str]]) -> str:
     seen = Counter(word for several in references for word in {word for text in several for word in text.split()})
     every = sorted({text for several in references for text in several})
     return max(every, key=lambda text: statistics.fmean(seen[word] for word in text.split()))
+
+
+def _of_constant(scores: dict[str, float]) -> dict[str, float]:
+    return {f"constant_{name}": value for name, value in scores.items()}
 
 
 def _mean_words(captions: Sequence[str]) -> float:

@@ -92,7 +92,7 @@ class Cluster:
         self._daemon("slurmctld", ["slurmctld", "-D", "-c"])
         for name in self.nodes:
             self.boot(name)
-        _wait("idle nodes", lambda: all(self.state_of(name) == "idle" for name in self.nodes), self._last_words)
+        self.wait_for(*self.nodes)
 
     @property
     def nodes(self) -> list[str]:
@@ -110,11 +110,11 @@ class Cluster:
 
     def crash(self, name: str) -> None:
         """Lose a node: every process of it dies at once."""
-        os.kill(self._pid(name), signal.SIGKILL)
+        os.kill(self.pid(name), signal.SIGKILL)
 
     def run_on(self, name: str, command: str) -> str:
         """What a shell command says on a node, as its root; CalledProcessError where it fails."""
-        (first,) = Path(f"/proc/{self._pid(name)}/task/{self._pid(name)}/children").read_text().split()
+        (first,) = Path(f"/proc/{self.pid(name)}/task/{self.pid(name)}/children").read_text().split()
         words = ["nsenter", "--target", first, "--mount", "--uts", "--ipc", "--pid", "sh", "-c", command]
         return subprocess.run(words, check=True, capture_output=True, text=True, timeout=30).stdout
 
@@ -123,6 +123,10 @@ class Cluster:
         words = ["sinfo", "--noheader", "--nodes", name, "--format", "%T"]
         environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    def wait_for(self, *names: str) -> None:
+        """Until these nodes are idle; RuntimeError where they do not become so."""
+        _wait("idle nodes", lambda: all(self.state_of(name) == "idle" for name in names), self._last_words)
 
     def _daemon(self, name: str, command: Sequence[object]) -> None:
         words = [str(word) for word in command]
@@ -133,7 +137,8 @@ class Cluster:
             )
         (self.folder / f"{name}.started").write_text(str(process.pid))
 
-    def _pid(self, name: str) -> int:
+    def pid(self, name: str) -> int:
+        """The process under which all others of a node are."""
         return int((self.folder / f"{name}.started").read_text())
 
     def _write_files(self) -> None:

@@ -68,6 +68,10 @@ class Job:
         """`scancel OPTIONS` on it."""
         subprocess.run(["scancel", *options, self.number], check=True, timeout=60)
 
+    def requeue(self) -> None:
+        """`scontrol requeue` from outside."""
+        subprocess.run(["scontrol", "requeue", self.number], check=True, timeout=60)
+
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of the steps, each step's last: what was lost is done again."""

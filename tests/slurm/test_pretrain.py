@@ -1,56 +1,20 @@
 """`sbatch slurm/pretrain.sh` on two nodes of two ranks: it ends, it comes back, it leaves bad nodes out."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.doors.conftest import Prepared
-from tests.doors.launched import ROOT, launch
+from tests.doors.launched import ROOT
 from tests.slurm.cluster import Cluster
-from tests.slurm.jobs import Job, restarts, rows
+from tests.slurm.jobs import restarts
+from tests.slurm.runs import JOB_SECONDS, NUM_STEPS, TP_PP, assert_same, submit, wait_for_restart, wait_for_steps
 
 pytestmark = pytest.mark.timeout(400)
-NUM_STEPS = 24
-WORDS = (f"train.num_steps={NUM_STEPS}", "eval.every=0", "data.num_workers=1")
-TP_PP = ("parallel.tp=2", "parallel.pp=2")
-SAME = ("loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm")
-JOB_SECONDS = 180.0  # for a busy machine; a quiet one takes 20
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """The same run on one process."""
-
-    run_dir: Path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(prepared: Prepared) -> Undisturbed:
-    run_dir = prepared.folder / "undisturbed"
-    ended = launch("python", "pretrain", ["--config", prepared.config, f"run_dir={run_dir}", *WORDS])
-    assert ended.code == 0, ended.said
-    return Undisturbed(run_dir)
-
-
-def submit(prepared: Prepared, folder: Path, *words: str, **given: str) -> Job:
-    all_words = [prepared.config, "run_dir=run", *WORDS, *words]
-    return Job.submit("pretrain.sh", all_words, folder, "--gpus-per-node=2", **given)
-
-
-def assert_same(run_dir: Path, undisturbed: Undisturbed) -> None:
-    found, wanted = rows(run_dir), rows(undisturbed.run_dir)
-    assert [row["step"] for row in found] == list(range(1, NUM_STEPS + 1))
-    for row, other in zip(found, wanted, strict=True):
-        assert {name: row[name] for name in SAME} == pytest.approx({name: other[name] for name in SAME}, rel=1e-4)
-
-
-def wait_for_steps(job: Job, count: int) -> None:
-    job.wait_until(lambda: len(rows(job.folder / "run")) >= count, JOB_SECONDS)
 
 
 def test_a_preempted_job_saves_comes_back_and_ends_with_the_losses_of_one_process(
-    cluster: Cluster, prepared: Prepared, undisturbed: Undisturbed, tmp_path: Path
+    cluster: Cluster, prepared: Prepared, undisturbed: Path, tmp_path: Path
 ) -> None:
     job = submit(prepared, tmp_path, *TP_PP)
     wait_for_steps(job, 5)
@@ -82,7 +46,7 @@ def test_a_node_with_another_checkout_is_named_and_left_out(
     cluster.run_on("node2", f"mount --bind {tmp_path}/other.py {file}")
     try:
         job = submit(prepared, tmp_path, "parallel.tp=2")
-        job.wait_until(lambda: job.shown()["Restarts"] == "1" and job.shown()["JobState"] == "RUNNING", JOB_SECONDS)
+        wait_for_restart(job, 1)
         told = restarts(tmp_path / "run")
         assert told[1].startswith("bad node node2: the code of mmtrain is "), told
         assert told[2] == "the preflight failed; requeued without node2"
