@@ -59,7 +59,7 @@ class RetrievalScorer:
                 for own, several in lists.items()
             ]
             scores |= {f"{name}_recall_at_{k}": recall_at(ranks, k) for k in RECALLS_AT if k <= self._length(lists)}
-        scores |= {"shortlist_size": self._length(shortlists["image_to_text"]), "num_pairs_matched": len(pairs)}
+        scores |= {"num_shortlisted": self._length(shortlists["image_to_text"]), "num_pairs_matched": len(pairs)}
         return replace(report, scores=report.scores | {NAME: scores | {"num_pairs": len(shortlists["image_to_text"])}})
 
     def _length(self, lists: dict[int, list[Pair]]) -> int:

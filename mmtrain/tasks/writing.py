@@ -47,7 +47,10 @@ class Writer:
 
     def _search(self, batch: Batch) -> BeamSearch:
         lengths = batch.prompt_lengths_B.tolist()
-        prompts = [ids[:length] for ids, length in zip(batch.text_ids_BT.tolist(), lengths, strict=True)]
+        # Also where a sample has no text of its own, what is written begins with [CLS].
+        prompts = [
+            [Tokenizer.cls_id, *ids[1:length]] for ids, length in zip(batch.text_ids_BT.tolist(), lengths, strict=True)
+        ]
         return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.num_pieces)
 
     def _any_open(self, searches: list[BeamSearch]) -> bool:
