@@ -14,7 +14,7 @@ dry_run() {  # SCRIPT: pretend to be a job of the nodes that the script asks for
 }
 
 meet() {  # name the nodes, and the place where they meet
-    : "${JOB_NODES:=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste --serial --delimiters=,)}"
+    [ -n "${DRY_RUN:-}" ] || JOB_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste --serial --delimiters=,)
     first_node=${JOB_NODES%%,*}
     RENDEZVOUS_HOST=$first_node$RENDEZVOUS_SUFFIX
     : "${RENDEZVOUS_PORT:=$((20000 + (SLURM_JOB_ID * 16 + restart * 2) % 10000))}"  # below the ports of clients
@@ -102,7 +102,7 @@ exclude_bad() {  # WHAT THE PREFLIGHT SAID: requeue without the nodes that it na
 }
 
 settle() {  # EXIT CODE, ATTEMPT OF THE STATUS BEFORE: end the job as the run says that it ended
-    local state where
+    local state where again
     state=$(status state) where="at step $(status step) of $(status num_steps)"
     [ "$(status attempt)" != "$2" ] || { note "refused, exit code $1; not requeued"; exit $(($1 ? $1 : 1)); }
     [ "$state" != completed ] || { note "completed $where"; exit 0; }
@@ -110,7 +110,8 @@ settle() {  # EXIT CODE, ATTEMPT OF THE STATUS BEFORE: end the job as the run sa
     state="$state $where: $(status reason)"
     [ "$(status can_resume)" = true ] || { note "$state; it would fail again, so it is not requeued"; exit 1; }
     # What ends a run at one step again and again is no accident.
-    if [ "$(status state)" != preempted ] && [ "$(grep -c " $where: " "$RUN_DIR/restarts.log")" -ge 2 ]; then
+    again=$(grep -c " job $SLURM_JOB_ID .* $where: " "$RUN_DIR/restarts.log" || true)
+    if [ "$(status state)" != preempted ] && [ "$again" -ge 2 ]; then
         note "$state; not requeued, as it ended $where twice before"; exit 1
     fi
     requeue "$state${leaving:+ ($leaving)}"
