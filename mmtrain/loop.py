@@ -6,6 +6,7 @@ from typing import Protocol
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.stream import Stream
 from mmtrain.engine.contract import Engine
+from mmtrain.monitor.health import Health
 from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.status import RunStatus
 from mmtrain.parallel.launch import Preempted
@@ -33,7 +34,14 @@ class Keeper(Protocol):
 
 
 def train(
-    plan: RunConfig, engine: Engine, stream: Stream, keeper: Keeper, meters: Meters, status: RunStatus
+    plan: RunConfig,
+    engine: Engine,
+    stream: Stream,
+    keeper: Keeper,
+    meters: Meters,
+    *,
+    status: RunStatus,
+    health: Health,
 ) -> EvalReport | None:
     """Go on to `plan.train.num_steps` optimizer steps; the scores after the last, if there is a held-out split.
 
@@ -48,6 +56,7 @@ def train(
         keeper.attend()
         meters.record(step, report, step_seconds=perf_counter() - started, data_wait_seconds=stream.wait_seconds)
         status.running(step)
+        health.look(step, report, stream)
         if report.signal:
             keeper.save(step, engine, stream)
             keeper.finish()

@@ -119,6 +119,7 @@ def run(
     from mmtrain.engine.build import build_engine, build_evaluation
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
+    from mmtrain.monitor.health import Health
     from mmtrain.parallel.device import device_name, precision_name
 
     is_first = place.groups.rank == 0
@@ -136,9 +137,10 @@ def run(
         images=pictures,
         captions=heldout.captions if heldout else (),
     )
+    health = Health(plan.survival, speaks=is_first)
     try:
         with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
-            report = train(plan, engine, stream, keeper, meters, status)
+            report = train(plan, engine, stream, keeper, meters, status=status, health=health)
     finally:
         stream.close()
         meters.close()

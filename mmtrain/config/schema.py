@@ -175,7 +175,7 @@ class DataConfig(Frozen):
 
     train: tuple[str | SetConfig, ...] = ()  # places of one set, or entries {shards, weight, modality} of a blend
     heldout: tuple[str, ...] = ()  # the same, never trained on
-    tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
+    tokenizer: Path | None = None  # made by `mmdata tokenizer`, or a folder that holds another model's tokenizer.json
     num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
     max_bad_share: Share = 0.01  # of the samples read so far; more of them unreadable stop the run
     max_unknown_share: Share = (
@@ -220,7 +220,7 @@ class EvalConfig(Frozen):
 
 
 class InvariantsConfig(Frozen):
-    """Checks that every rank agrees: same step and config, equal replicas, equal negatives, finite gradients."""
+    """Checks that every rank agrees: same step and config, equal replicas, equal negatives."""
 
     first_steps: Amount = 2  # how many steps are checked
     every_step: bool = False  # check all of them
@@ -239,6 +239,10 @@ class CheckpointConfig(Frozen):
 class SurvivalConfig(Frozen):
     """What ends a run early, and how."""
 
+    max_skipped_in_a_row: Amount = 10  # steps left out, for a gradient or loss that is no number; one more ends the run
+    spike_policy: Literal["none", "warn"] = "warn"  # what is done about a loss that leaps
+    spike_window: Annotated[int, Field(ge=4)] = 64  # losses before it that it is measured by
+    spike_deviations: Positive = 20.0  # a leap is above their median by more than so many times their median deviation
     signals: tuple[str, ...] = ("SIGUSR2", "SIGTERM")  # on one of them all ranks save at a step boundary and end
 
 

@@ -45,7 +45,7 @@ class ParallelEngine:
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
         self.invariants, self.guard = Invariants(plan, groups), Guard(device, received)
-        self.num_steps_done = 0
+        self.num_steps_done = self.num_updates = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = self.passes.agreed(micro_batches)
@@ -61,14 +61,24 @@ class ParallelEngine:
             return self._train(batches, totals)
 
     def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
-        """The second half: look at what must agree, clip, and move the weights."""
-        if self.invariants.are_due(self.num_steps_done):
-            self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
+        """The second half: look at what must agree, clip, and move the weights, or leave them where that is no number.
+
+        The learning rate follows the moves, not the steps: one that is skipped changes nothing of what comes.
+        """
         verdict = self.guard.agree(self.states.gradients(), (losses["loss"] for losses in found))
-        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
-        grad_norm = self.states.move(learning_rate)
+        learning_rate = learning_rate_at(self.num_updates, self.plan.train)
+        grad_norm = math.nan
+        if not verdict.is_finite:
+            self.states.drop()
+        else:
+            if self.invariants.are_due(self.num_steps_done):
+                self.invariants.check(self.num_steps_done, self.states.model)
+            grad_norm = self.states.move(learning_rate)
+            self.num_updates += 1
         self.num_steps_done += 1
         report = self._report(batches, found, grad_norm, learning_rate)
+        if not verdict.is_finite:
+            report = replace(report, is_skipped=True, bad_places=self.guard.bad_places(batches, found))
         return replace(report, signal=verdict.signal)
 
     def evaluate(self) -> EvalReport:
@@ -101,7 +111,7 @@ class ParallelEngine:
         return {"num_steps_done": self.num_steps_done, "num_updates": self.states.count_updates()}
 
     def take_up(self, progress: dict[str, int]) -> None:
-        self.num_steps_done = progress["num_steps_done"]
+        self.num_steps_done, self.num_updates = progress["num_steps_done"], progress["num_updates"]
         self.states.take_up(progress["num_updates"])
 
     def gradients(self) -> Iterator[tuple[Slice, torch.Tensor]]:

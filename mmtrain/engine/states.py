@@ -35,6 +35,10 @@ class States(Protocol):
         """One optimizer step; returns the norm of the whole model's gradient before clipping."""
         ...
 
+    def drop(self) -> None:
+        """Instead of `move`: forget the step's gradients, and change nothing else."""
+        ...
+
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What `gradients` yields parts of, by parameter, uncut along dp, in float32. All dp ranks call."""
         ...

@@ -75,6 +75,9 @@ class UncutStates:
             with torch.no_grad():
                 torch._foreach_copy_([param for param, _ in self._copies], [master for _, master in self._copies])
 
+    def drop(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _norm(self) -> float:
         """Of the whole model: a replicated weight counts once, on the first tensor-parallel rank."""
         counted = [

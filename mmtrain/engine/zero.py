@@ -13,7 +13,14 @@ import torch
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine import flat
 from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
-from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.engine.partition import (
+    add_up_in,
+    confine_checks_to,
+    drop_gradients,
+    forget_gradients,
+    gather_and_hold,
+    reduced_once,
+)
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
 from mmtrain.planner.memory import PREFETCHED, REDUCED_TOGETHER
@@ -75,8 +82,12 @@ class ZeroStates:
         self.engine.backward(loss, scale_wrt_gas=False)
 
     def gradients(self) -> Iterator[torch.Tensor]:
-        for group in self.engine.optimizer.averaged_gradients.values():
-            yield from (gradient for gradient in group or () if gradient is not None)
+        optimizer = self.engine.optimizer
+        if hasattr(optimizer, "averaged_gradients"):
+            for group in optimizer.averaged_gradients.values():
+                yield from (gradient for gradient in group or () if gradient is not None)
+        else:  # stage 1 in bf16 is another class of DeepSpeed's, which sums into flat tensors
+            yield from optimizer.fp32_groups_gradient_flat_partition
 
     def move(self, learning_rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
@@ -84,6 +95,9 @@ class ZeroStates:
         self.engine.set_gradient_accumulation_boundary(True)
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
+
+    def drop(self) -> None:
+        drop_gradients(self.engine, self.stage)
 
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_grad

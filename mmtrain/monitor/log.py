@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -32,10 +33,14 @@ class RunLog:
             self._open()
 
     def write(self, row: Row) -> None:
-        """Append `row` as a line of JSON at full precision, flushed, and its numbers as TensorBoard scalars."""
+        """Append `row` as a line of JSON at full precision, flushed, and its numbers as TensorBoard scalars.
+
+        JSON knows no NaN and no infinity: they become null.
+        """
         if self._lines is None:
             return
-        self._lines.write(json.dumps(row) + "\n")
+        row = {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
+        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
         self._lines.flush()
         group = f"eval_{row['eval']}" if "eval" in row else "train"
         for name, value in row.items():

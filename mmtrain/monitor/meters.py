@@ -38,7 +38,7 @@ class Meters:
         terminal: bool | None = None,
         sheet: ContactSheet | None = None,
     ) -> None:
-        self.samples = 0
+        self.samples = self.skipped = 0
         self._log, self._sheet = log, sheet
         self._num_steps = num_steps
         self._num_devices = num_devices
@@ -55,6 +55,7 @@ class Meters:
             lambda row: row["step"] < step or (row["step"] == step and not (is_over and "eval" in row))
         )
         self.samples = max((row["samples"] for row in rows if "samples" in row), default=0)
+        self.skipped = max((row["skipped"] for row in rows if "skipped" in row), default=0)
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=step)
 
@@ -62,10 +63,11 @@ class Meters:
         """The row of optimizer step `step` (1 is the first), logged and shown.
 
         `step_seconds` is the wall time from the end of the step before, `data_wait_seconds` its part spent waiting for
-        samples. None are: the loss of an objective with weight 0, the temperature where nothing contrasts, mfu without
-        a known peak.
+        samples, `skipped` the steps so far that were left out. None are: the loss of an objective with weight 0, the
+        temperature where nothing contrasts, mfu without a known peak.
         """
         self.samples += report.num_samples
+        self.skipped += report.is_skipped
         self._last_seconds.append(step_seconds)
         tflops = report.flops / step_seconds / self._num_devices / 1e12
         row: Row = {
@@ -82,6 +84,7 @@ class Meters:
             "tflops_per_device": tflops,
             "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,
             "data_wait_seconds": data_wait_seconds,
+            "skipped": self.skipped,
         }
         self._log.write(row)
         self._show_step(step, row)

@@ -12,6 +12,7 @@ from mmtrain.records import StepReport
 FIELDS = {
     "step", "loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm", "lr", "temperature", "samples",
     "samples_per_second", "tokens_per_second", "step_seconds", "tflops_per_device", "mfu", "data_wait_seconds",
+    "skipped",
 }  # fmt: skip
 
 
@@ -55,6 +56,13 @@ def test_samples_are_a_running_total_that_goes_on_after_a_restart(log: RunLog) -
     going_on.resume(5)
     assert recorded(going_on, range(6, 8)) == [384, 448]
     assert going_on.samples == 448
+
+
+def test_steps_that_were_left_out_are_counted(log: RunLog) -> None:
+    counts = meters(log)
+    for step, is_skipped in enumerate([False, True, True, False], 1):
+        counts.record(step, report(is_skipped=is_skipped), step_seconds=1, data_wait_seconds=0)
+    assert [row["skipped"] for row in read_rows(log.run_dir)] == [0, 1, 2, 2]
 
 
 def test_rows_after_the_step_that_a_run_goes_on_from_are_forgotten(log: RunLog) -> None:
