@@ -28,7 +28,7 @@ ON_CLUSTER = @if why=$$(python -m tests.slurm.cluster check); then python -m tes
 
 help:
 	@echo "make env        the environment .venv"
-	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores"
+	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores, an export"
 	@echo "make test       lint and the tests, without the long ones"
 	@echo "make test-long  every test"
 	@echo "make test-slurm       the tests of slurm/ on a Slurm with emulated nodes (as root, on Debian)"
@@ -54,6 +54,8 @@ demo: env
 	mmdata synth $(DEMO_DATA) --num-train 20000 --num-heldout 512 --seed 0 --image-size 64 --overwrite
 	mmdata tokenizer $(DEMO_DATA)/train --out $(DEMO_DATA)/tokenizer.model --vocab-size 512
 	deepspeed --quiet --num_accelerators 2 mmtrain/pretrain.py --config configs/pretrain/tiny.yaml run_dir=$(DEMO_RUN)
+	mmtrain export $(DEMO_RUN)
+	mmtrain evaluate $(DEMO_RUN) --captions
 
 test: env
 	ruff check .

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
 from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     hush_expected_warnings()
     try:
         return export(words.run_dir, words.out or words.run_dir / "export", words)
-    except (ConfigError, DataError, _checkpoint_error()) as refusal:
+    except (ConfigError, DataError, CheckpointError) as refusal:
         print(f"mmtrain: {refusal}", file=sys.stderr)
         return REFUSED
 
@@ -33,13 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type of the weights (default: fp32)")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder where there is one")
     return parser
-
-
-def _checkpoint_error() -> type[Exception]:
-    """Imported late: it takes seconds, and `--help` is to be answered at once."""
-    from mmtrain.checkpoint.planners import CheckpointError
-
-    return CheckpointError
 
 
 def export(run_dir: Path, out: Path, words: argparse.Namespace) -> int:

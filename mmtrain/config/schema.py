@@ -175,7 +175,7 @@ class DataConfig(Frozen):
 
     train: tuple[str | SetConfig, ...] = ()  # places of one set, or entries {shards, weight, modality} of a blend
     heldout: tuple[str, ...] = ()  # the same, never trained on
-    tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
+    tokenizer: Path | None = None  # made by `mmdata tokenizer`, or a folder that holds another model's tokenizer.json
     num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
     max_bad_share: Share = 0.01  # of the samples read so far; more of them unreadable stop the run
     max_unknown_share: Share = (

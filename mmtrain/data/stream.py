@@ -9,11 +9,12 @@ from typing import Any
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfig
 from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, FaultTally
+from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.data.mixture import EMPTY
 from mmtrain.data.samples import BadSample, Look
 from mmtrain.data.sets import KNOB, SetReader, Sets
 from mmtrain.data.slot import Layout, Slot
-from mmtrain.data.tokenizer import Tokenizer, check_tokenizer
+from mmtrain.data.tokenizer import check_tokenizer
 from mmtrain.data.workers import Mark, Readers
 from mmtrain.records import Batch
 
@@ -50,7 +51,7 @@ class Stream:
         dp_rank: int = 0,
         trim: bool = True,
         needs_images: bool = True,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: AnyTokenizer | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
         self._dp, self._dp_rank, self._trim = dp, dp_rank, trim
@@ -216,11 +217,11 @@ class Stream:
         self._readers = self._ahead = None
 
 
-def open_tokenizer(data: DataConfig) -> Tokenizer:
+def open_tokenizer(data: DataConfig) -> AnyTokenizer:
     """The tokenizer of data.tokenizer; DataError where none is named or it is not one."""
     if data.tokenizer is None:
         raise DataError("data.tokenizer is not set; give it the .model file that `mmdata tokenizer` wrote")
-    return Tokenizer(data.tokenizer)
+    return tokenizer_at(data.tokenizer)
 
 
 def _chain(before: str, content: bytes) -> str:

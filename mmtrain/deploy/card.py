@@ -1,20 +1,47 @@
 """The README of an export: what the model is, what it was trained on, how well it does, how to use it."""
 
+from pathlib import Path
+
 from mmtrain.config.schema import RunConfig
 
-USE = """```python
+USE = """Caption a picture:
+
+```python
+from PIL import Image
 from mmtrain.hf import VLBertForImageCaptioning
 
-model = VLBertForImageCaptioning.from_pretrained("THIS FOLDER")
-caption = model.generate(picture, max_length=20, num_beams=4)  # a PIL picture in, a string out
+model = VLBertForImageCaptioning.from_pretrained("FOLDER")
+caption = model.generate(Image.open("picture.jpg"), max_length=20, num_beams=4)
 ```
 
-`VLBertForImageTextRetrieval` and `VLBertForVisualQuestionAnswering` load from the same folder, and
-`AutoModel` and `AutoProcessor` too once `mmtrain.hf` is imported."""
+Answer a question about it (worth reading once the model is fine-tuned on questions):
+
+```python
+from PIL import Image
+from mmtrain.hf import VLBertForVisualQuestionAnswering
+
+model = VLBertForVisualQuestionAnswering.from_pretrained("FOLDER")
+answer = model.answer(Image.open("picture.jpg"), "what color is the star?")
+```
+
+Find the pictures that words describe:
+
+```python
+from PIL import Image
+from mmtrain.hf import VLBertForImageTextRetrieval
+
+model = VLBertForImageTextRetrieval.from_pretrained("FOLDER")
+pictures = [Image.open(name) for name in ("picture.jpg", "other.jpg")]
+best = model.retrieve("a tiny red star above a big blue ring", pictures, top_k=1)  # [(number, probability)]
+```
+
+`AutoModel`, `AutoTokenizer` and `AutoProcessor` load the folder too once `mmtrain.hf` is imported."""
 
 
-def model_card(plan: RunConfig, step: int, num_parameters: int, scores: dict[str, dict[str, float]]) -> str:
-    """Markdown with the front matter that model hubs read."""
+def model_card(
+    plan: RunConfig, folder: Path, step: int, num_parameters: int, scores: dict[str, dict[str, float]]
+) -> str:
+    """Markdown with the front matter that model hubs read; `folder` is where its examples find the model."""
     shape = plan.model
     trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
     weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, vlp {plan.loss.vlp:g}"
@@ -34,7 +61,7 @@ def model_card(plan: RunConfig, step: int, num_parameters: int, scores: dict[str
             "## Scores\n",
             _table(scores),
             "## Use\n",
-            USE,
+            USE.replace("FOLDER", str(folder)),
             "",
         ]
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from mmtrain.checkpoint.manifest import Manifest, find_latest, folder_of, read_manifest
-from mmtrain.checkpoint.save import load_tensors
+from mmtrain.checkpoint.folders import folder_of
+from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
+from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
-from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
 from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning
 from mmtrain.hf.generating import generation_config_of
@@ -41,12 +42,11 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     The folder is there whole or not at all. CheckpointError where there is no such checkpoint.
     """
     checkpoints = run_dir / "checkpoints"
-    source = find_latest(checkpoints) if step is None else folder_of(checkpoints, step)
-    manifest = read_manifest(source)
-    tokenizer = Tokenizer(run_dir / TOKENIZER)
+    source, manifest = find_or_refuse(checkpoints) if step is None else _at(folder_of(checkpoints, step))
+    tokenizer = tokenizer_at(run_dir / TOKENIZER)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
     plan = RunConfig.model_validate(manifest.config)
-    config = twin_config(plan, tokenizer.num_pieces, dtype)
+    config = twin_config(plan, tokenizer, dtype)
     partial = out.with_name(out.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -58,20 +58,29 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     processor.save_pretrained(partial)
     (partial / "training.yaml").write_text(dump_config(plan))
     num_parameters = num_bytes // dtype.itemsize
-    card = model_card(plan, manifest.step, num_parameters, scores_of(run_dir, manifest))
+    card = model_card(plan, out, manifest.step, num_parameters, scores_of(run_dir, manifest))
     (partial / "README.md").write_text(card)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return Exported(out, manifest.step, num_parameters, num_bytes)
 
 
-def twin_config(plan: RunConfig, num_pieces: int, dtype: torch.dtype) -> VLBertConfig:
+def _at(folder: Path) -> Found:
+    return Found(folder, checked(folder))
+
+
+def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) -> VLBertConfig:
     """The twin's config of a run."""
     return VLBertConfig.of(
         plan.model,
         plan.itc,
-        vocab_size=padded_vocab_size(num_pieces),
-        num_pieces=num_pieces,
+        vocab_size=padded_vocab_size(tokenizer.num_pieces),
+        num_pieces=tokenizer.num_pieces,
+        pad_token_id=tokenizer.pad_id,
+        unk_token_id=tokenizer.unk_id,
+        bos_token_id=tokenizer.cls_id,
+        eos_token_id=tokenizer.sep_id,
+        mask_token_id=tokenizer.mask_id,
         architectures=[VLBertForImageCaptioning.__name__],
         dtype=str(dtype).removeprefix("torch."),
     )

@@ -84,8 +84,12 @@ class ZeroStates:
         self.engine.backward(loss, scale_wrt_gas=False)
 
     def gradients(self) -> Iterator[torch.Tensor]:
-        for group in self.engine.optimizer.averaged_gradients.values():
-            yield from (gradient for gradient in group or () if gradient is not None)
+        optimizer = self.engine.optimizer
+        if hasattr(optimizer, "averaged_gradients"):
+            for group in optimizer.averaged_gradients.values():
+                yield from (gradient for gradient in group or () if gradient is not None)
+        else:  # stage 1 in bf16 is another class of DeepSpeed's, which sums into flat tensors
+            yield from optimizer.fp32_groups_gradient_flat_partition
 
     def move(self, learning_rate: float) -> float:
         for group in self.engine.optimizer.param_groups:

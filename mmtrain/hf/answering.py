@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from mmtrain.hf.configuration import VLBertConfig
-from mmtrain.hf.generating import GeneratesText, Images, VLBertTokensOutput
+from mmtrain.hf.generating import GeneratesText, Images
 
 MAX_ANSWER_TOKENS = 10
 
@@ -24,29 +24,23 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
             self.answer_head = nn.Linear(config.hidden_size, len(config.answers))
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **more: Any,
-    ) -> VLBertTokensOutput | tuple:
-        """A model that writes takes question [SEP] answer [SEP], with `labels` as a captioner's.
+    @property
+    def looks_back(self) -> bool:
+        """One that chooses reads the whole question at once."""
+        return self.answer_head is None
 
-        One that chooses takes questions, with `labels` the number of the answer [R], or how good each answer is
-        [R, answers], in [0, 1].
+    def read_off(
+        self, tokens_RTH: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One that writes learns as a captioner: question [SEP] answer [SEP], with labels on the answer.
+
+        One that chooses has logits [R, answers]; its labels are the number of the right answer [R], or how good each
+        answer is [R, answers], in [0, 1].
         """
         if self.answer_head is None:
-            return super().forward(input_ids, pixel_values, attention_mask, position_ids, labels, **more)
-        wants_tuple = more.pop("return_dict", None) is False
-        found = self.vlbert(input_ids, pixel_values, attention_mask, position_ids, **more)
-        logits = self.answer_head(found.last_hidden_state[:, 0]).float()
-        loss = None if labels is None else answer_loss(logits, labels)
-        traces = ("hidden_states", "attentions", "cross_attentions")
-        out = VLBertTokensOutput(loss=loss, logits=logits, **{name: found[name] for name in traces if name in found})
-        return out.to_tuple() if wants_tuple else out
+            return super().read_off(tokens_RTH, labels)
+        logits = self.answer_head(tokens_RTH[:, 0]).float()
+        return logits, None if labels is None else answer_loss(logits, labels)
 
     @torch.no_grad()
     def answer(self, images: Images, questions: str | Sequence[str], **how: Any) -> str | list[str]:

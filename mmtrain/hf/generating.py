@@ -82,6 +82,8 @@ class WithProcessor(VLBertPreTrainedModel):
 class GeneratesText(WithProcessor, GenerationMixin):
     """Common to models that write: the token head, and `generate`."""
 
+    looks_back = True  # each token sees the image and the tokens before it
+
     def __init__(self, config: VLBertConfig) -> None:
         super().__init__(config)
         self.vlbert = VLBertModel(config)
@@ -113,18 +115,24 @@ class GeneratesText(WithProcessor, GenerationMixin):
             pixel_values,
             attention_mask,
             position_ids,
-            is_causal=True,
+            is_causal=self.looks_back,
             image_memory=image_memory,
             past_key_values=past_key_values,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        logits = self.token(found.last_hidden_state[:, -logits_to_keep:])
-        loss = None if labels is None else next_token_loss(logits, labels)
+        logits, loss = self.read_off(found.last_hidden_state[:, -logits_to_keep:], labels)
         traces = ("past_key_values", "hidden_states", "attentions", "cross_attentions")
         out = VLBertTokensOutput(loss=loss, logits=logits, **{name: found[name] for name in traces if name in found})
         return out if return_dict is not False else out.to_tuple()
+
+    def read_off(
+        self, tokens_RTH: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of what the model is for, and the loss where there are labels."""
+        logits = self.token(tokens_RTH)
+        return logits, None if labels is None else next_token_loss(logits, labels)
 
     @torch.no_grad()
     def generate(

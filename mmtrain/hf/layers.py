@@ -28,7 +28,7 @@ class ImageMemory:
 
     tokens_BSH: torch.Tensor
     seen_BS: torch.Tensor | None = None  # None: every token may be looked at
-    keeps: bool = True  # False: keys and values are made again for every new token
+    keeps: bool = False  # keys and values are made once, not for every new token; recomputed layers must make them
     kept: dict[int, KeysAndValues] = field(default_factory=dict)
 
     def of_layer(self, number: int, make: Callable[[torch.Tensor], KeysAndValues]) -> KeysAndValues:

@@ -12,7 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from mmtrain.hf.configuration import VLBertConfig
-from mmtrain.hf.tokenization import VLBertTokenizer
+from mmtrain.hf.tokenization import VLBertTokenizer, tokenizer_of_folder
 
 PROCESSOR_FILE = "processor_config.json"
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
@@ -78,8 +78,11 @@ def upright_pixels(image: Picture) -> torch.Tensor:
 
 
 def processor_of(tokenizer: Path, config: VLBertConfig) -> "VLBertProcessor":
-    """What turns pictures and words into the tensors of a model; `tokenizer` is the sentencepiece file of its run."""
-    words = VLBertTokenizer(str(tokenizer), model_max_length=config.max_text_length)
+    """What turns pictures and words into the tensors of a model; `tokenizer` is the file or the folder of its run."""
+    if tokenizer.is_dir():
+        words = tokenizer_of_folder(tokenizer, config)
+    else:
+        words = VLBertTokenizer(str(tokenizer), model_max_length=config.max_text_length)
     return VLBertProcessor(VLBertImageProcessor(image_size=config.image_size), words)
 
 

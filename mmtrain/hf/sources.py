@@ -1,19 +1,21 @@
 """Folders that a run's first weights can come from, told apart by their config.json."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from mmtrain.config.schema import ModelConfig
 from mmtrain.hf.configuration import COPIED, VLBertConfig
 from mmtrain.hf.names import in_twin
-from mmtrain.hf.storage import WeightFolder
+from mmtrain.hf.storage import WeightFolder, is_file_of
 from mmtrain.hf.tokenization import TOKENIZER_FILE
+from mmtrain.hf.towers import TowerSource
 
+TOWER_KINDS = ("clip", "siglip")
 FREE = ("init_std",)  # knobs of the shape that weights do not follow
 
 
@@ -49,10 +51,21 @@ def open_source(folder: Path, towers: str) -> Source:
         raise SourceError(f"model.init_from is {str(folder)!r}, where no config.json can be read ({error})") from None
     if kind == VLBertConfig.model_type:
         return ExportSource(folder)
+    if kind in TOWER_KINDS:
+        return _towers(folder, kind, towers)
     raise SourceError(
         f"model.init_from is {str(folder)!r}, a model of type {kind!r}; wanted an export ({VLBertConfig.model_type}), "
         "a clip or a siglip"
     )
+
+
+def _towers(folder: Path, kind: str, towers: str) -> TowerSource:
+    try:
+        return TowerSource(folder, kind, towers)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(
+            f"model.init_from is {str(folder)!r}, whose weights cannot be read ({error}); wanted model.safetensors"
+        ) from None
 
 
 class ExportSource:
@@ -69,8 +82,9 @@ class ExportSource:
             for name, (own, theirs) in shape.items()
             if own != theirs
         ]
-        tokenizer = self.folder / TOKENIZER_FILE
-        if hashlib.sha256(tokenizer.read_bytes()).hexdigest() != tokenizer_sha256:
+        own = self.folder / TOKENIZER_FILE
+        tokenizer, file = (own, own) if own.exists() else (self.folder, self.folder / "tokenizer.json")
+        if not is_file_of(file, tokenizer_sha256):
             faults.append(f"data.tokenizer is not that of model.init_from; set data.tokenizer={tokenizer}")
         return faults
 

@@ -1,5 +1,6 @@
 """safetensors files, written tensor by tensor and read by rectangles: never more than one tensor in memory."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,3 +110,8 @@ class WeightFolder:
         """A tensor, or the rectangle `index` of it; no more is read than that."""
         with safe_open(self.folder / self._places[name], "pt") as file:
             return file.get_tensor(name) if index is None else file.get_slice(name)[tuple(index)]
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether the file is there and has that checksum."""
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

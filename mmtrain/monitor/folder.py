@@ -38,7 +38,7 @@ class RunFolder:
             os.replace(partial, self.path / CONFIG)
             tokenizer = self.path / TOKENIZER
             if not (tokenizer.exists() and tokenizer.samefile(plan.data.tokenizer)):
-                shutil.copyfile(plan.data.tokenizer, tokenizer)
+                _copy_tokenizer(plan.data.tokenizer, tokenizer)
 
     def meters(
         self,
@@ -81,6 +81,16 @@ class RunFolder:
     def close(self) -> None:
         """Let go of the folder's files."""
         self.log.close()
+
+
+def _copy_tokenizer(source: Path, to: Path) -> None:
+    """A file, or of another model's folder what is its tokenizer: its weights stay where they are."""
+    if not source.is_dir():
+        shutil.copyfile(source, to)
+        return
+    to.mkdir(exist_ok=True)
+    for file in source.glob("*token*.json"):
+        shutil.copyfile(file, to / file.name)
 
 
 def scores_table(name: str, scores: dict[str, float]) -> Table:
