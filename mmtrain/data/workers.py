@@ -135,7 +135,10 @@ class Readers:
 
     def _ask(self, number: int, slot: int) -> None:
         self._asked[number] = slot
-        os.write(self._tasks_in, RECORD.pack(number, slot, NOTHING))
+        try:
+            os.write(self._tasks_in, RECORD.pack(number, slot, NOTHING))
+        except BrokenPipeError:
+            return  # the last reader is gone, which `_hear` finds, and asks again
 
     def _hear(self) -> None:
         """Wait for an answer; DataError where a reader failed, or is gone for good."""

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from mmtrain.config.schema import SurvivalConfig
 from mmtrain.monitor.status import RunStatus
@@ -27,17 +26,14 @@ class Watchdog:
 
     def __init__(self, plan: SurvivalConfig, status: RunStatus, rank: int) -> None:
         self.plan, self.status, self.rank = plan, status, rank
+        self._has_stepped = False
         self._over, self._since, self._allowed = "the start", time.monotonic(), self._seconds("the start")
-        self._file: TextIO | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> "Watchdog":
         """Watch from now on, if the config sets a time."""
         if self.plan.step_timeout_seconds > 0:
-            folder = self.status.run_dir / STACKS
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / f"rank-{self.rank}.txt").open("w")
             self._since = time.monotonic()
             self._thread.start()
         return self
@@ -45,10 +41,9 @@ class Watchdog:
     def stop(self) -> None:
         """Watch no longer."""
         self._ended.set()
-        if self._file is not None:
+        if self._thread.is_alive():
             self._thread.join()
             faulthandler.cancel_dump_traceback_later()
-            self._file.close()
 
     @contextmanager
     def over(self, what: str) -> Iterator[None]:
@@ -63,26 +58,32 @@ class Watchdog:
         self._over, self._since, self._allowed = what, time.monotonic(), self._seconds(what)
 
     def _seconds(self, what: str) -> float:
-        return self.plan.step_timeout_seconds * (1.0 if what.startswith("step") else self.plan.slow_phase_factor)
+        """What `what` may take: a step once the allowance, anything else more, and so the first step of a process."""
+        is_usual = what.startswith("step") and self._has_stepped
+        self._has_stepped = self._has_stepped or what.startswith("step")
+        return self.plan.step_timeout_seconds * (1.0 if is_usual else self.plan.slow_phase_factor)
 
     def _watch(self) -> None:
         pause = self.plan.step_timeout_seconds / POLLS
         while not self._ended.wait(pause):
-            faulthandler.dump_traceback_later(
-                self._allowed + 2 * GRACE_SECONDS, repeat=False, file=self._file, exit=True
-            )
+            faulthandler.dump_traceback_later(self._allowed + pause + 2 * GRACE_SECONDS, exit=True)
             if time.monotonic() - self._since > self._allowed:
                 self._abort()
 
     def _abort(self) -> None:
-        knob = "survival.step_timeout_seconds"
+        folder = self.status.run_dir / STACKS
         sentence = (
-            f"watchdog: rank {self.rank} was over {self._over} for more than {self._allowed:g} s ({knob}); where every "
-            f"thread stood is in {self.status.run_dir / STACKS}"
+            f"watchdog: rank {self.rank} was over {self._over} for more than {self._allowed:g} s "
+            f"(survival.step_timeout_seconds); where every thread stood is in {folder}"
         )
-        for file in (self._file, sys.stderr):
-            print(sentence, file=file, flush=True)
-            faulthandler.dump_traceback(file, all_threads=True)
+        faulthandler.dump_traceback(all_threads=True)
+        try:
+            folder.mkdir(exist_ok=True)
+            with (folder / f"rank-{self.rank}.txt").open("w") as file:
+                print(sentence, file=file, flush=True)
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as fault:
+            print(f"{folder} could not be written: {fault}", file=sys.stderr)
         self.status.end("failed", sentence, can_resume=True)
         print(f"mmtrain: {sentence}", file=sys.stderr, flush=True)
         time.sleep(GRACE_SECONDS)

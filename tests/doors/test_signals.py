@@ -52,7 +52,7 @@ def test_a_signal_to_one_of_two_ranks_ends_both_at_one_step_with_exit_code_75(
         end_all(ranks)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.long)])
 def test_a_signal_to_every_process_of_a_rank_saves_under_either_launcher(
     launcher: str, prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_loss_that_is_no_number_is_left_out_and_counted(prepared: Prepared, tm
     )
 
 
+@pytest.mark.long
 def test_too_many_of_them_end_every_rank_with_one_sentence_that_names_the_samples(
     prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -183,10 +184,10 @@ def test_one_rank_that_fails_while_it_scores_ends_the_other_and_its_reason_stand
         end_all(ranks)
 
 
-@pytest.mark.parametrize("launcher", ["python", "torchrun"])
+@pytest.mark.parametrize("launcher", ["python", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_a_folder_that_a_live_run_holds_is_refused(launcher: str, prepared: Prepared, tmp_path: Path) -> None:
     words = words_of(prepared, tmp_path)
-    other = start([sys.executable, "mmtrain/pretrain.py", *words, "train.micro_batch_size=16"])
+    other = start([sys.executable, "mmtrain/pretrain.py", *words])
     try:
         wait_for_steps(tmp_path, 2, [other])
         before = (tmp_path / "run" / "config.yaml").stat().st_mtime_ns
