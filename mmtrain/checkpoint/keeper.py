@@ -81,6 +81,9 @@ class Keeper:
 
         ConfigError where it is of a run that meant something else, CheckpointError where none is whole.
         """
+        self.finish()
+        if self._plan.asynchronous:
+            self._staging.reserve(list(engine.kept()))
         self._tidy()
         found = find_whole(self.checkpoints)
         if found is None:
