@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.folders import mend, unfinished
 from mmtrain.checkpoint.load import find_whole, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
+from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.saving import Save
 from mmtrain.checkpoint.staging import Staging
 from mmtrain.checkpoint.write import Written, agree_on_rectangles, commit_and_tidy
@@ -66,6 +68,8 @@ class Keeper:
         self.checkpoints = run_dir / "checkpoints"
         self._here, self._plan, self._changes = here, plan, changes
         self._rank, _ = rank_and_size()
+        self.save_seconds = 0.0  # that the last one took, until it stood
+        self._started = 0.0
         self._newest_step: int | None = None  # what stands, or is on its way
         self._save: Save | None = None
         self._staging = Staging()
@@ -77,6 +81,9 @@ class Keeper:
 
         ConfigError where it is of a run that meant something else, CheckpointError where none is whole.
         """
+        self.finish()
+        if self._plan.asynchronous:
+            self._staging.reserve(list(engine.kept()))
         self._tidy()
         found = find_whole(self.checkpoints)
         if found is None:
@@ -107,6 +114,7 @@ class Keeper:
         if self._plan.asynchronous:
             parts = self._staging.copies(parts)
         self._newest_step = step
+        self._started = time.monotonic()
         self._save = Save(self.checkpoints, manifest, parts, self._commit)
         if not self._plan.asynchronous:
             self.finish()
@@ -123,8 +131,14 @@ class Keeper:
         if self._save is not None and self._save.advance(to_the_end=True):
             self._conclude(self._save)
 
+    def can_go_back(self) -> bool:
+        """Whether a checkpoint stands that `resume` would take up; waits for one that is on its way."""
+        self.finish()
+        return self._newest_step is not None
+
     def _conclude(self, save: Save) -> None:
         self._save = None
+        self.save_seconds = time.monotonic() - self._started
         if not save.fault:
             LOG.info("step %d: saved", save.step)
             return
@@ -136,7 +150,7 @@ class Keeper:
     def _agree_on(self, parts: list[tuple[Slice, torch.Tensor]]) -> None:
         places = [place for place, _ in parts]
         if self._places is None:
-            self._places, self._table = places, agree_on_rectangles(parts)
+            self._places, self._table = places, agree_on_rectangles(RectanglesOut(parts))
         assert places == self._places, "this rank holds other rectangles than when it saved before"
 
     def _commit(self, folder: Path, manifest: Manifest, written: list[Written]) -> None:

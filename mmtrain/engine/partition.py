@@ -44,6 +44,18 @@ def confine_checks_to(data_group: dist.ProcessGroup) -> None:
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = assert_same_in_stage
 
 
+def build_nothing() -> None:
+    """Keep DeepSpeed from compiling its CPU helper of shared memory when it starts on CPUs.
+
+    Only its inference uses it. A compilation that is killed leaves a lock file behind, for which every later run would
+    wait without an end or a word.
+    """
+    refuse_untested_deepspeed()
+    from deepspeed.comm import torch as backend
+
+    backend.build_shm_op = lambda: None
+
+
 def gather_and_hold(params: Iterable[torch.nn.Parameter]) -> None:
     """Gather every weight that is not here, in one collective, and keep all from being let go after a use."""
     params = list(params)
