@@ -116,7 +116,7 @@ class SampleReader:
         return Draft(sample, epoch, shown, content, caption or "", finished)
 
     def finish(self, draft: Draft, out_HWC: np.ndarray | None = None) -> Sample | BadSample:
-        """The sample of a draft, or why it cannot be used; its image may lie in `out_HWC` already."""
+        """The sample of a draft, or why it cannot be used; its image is of the shape of `out_HWC`, perhaps in it."""
         if draft.content is None:
             return draft.sample_without_image
         try:
@@ -140,12 +140,13 @@ class SampleReader:
 
     def _augment(self, pixels_CHW: torch.Tensor, draft: Draft, out_HWC: np.ndarray | None) -> torch.Tensor:
         look, place = self.look, (draft.epoch, self.first + draft.number)
+        sides = (look.image_size, look.image_size) if out_HWC is None else out_HWC.shape[:2]
         if look.min_crop_share < 1:
             out_CHW = None if out_HWC is None else torch.from_numpy(out_HWC).permute(2, 0, 1)
             numbers = self._draws.at(Purpose.CROP, *place)
-            image_CHW = random_crop(pixels_CHW, look.image_size, look.min_crop_share, numbers, out_CHW)
+            image_CHW = random_crop(pixels_CHW, sides, look.min_crop_share, numbers, out_CHW)
         else:
-            image_CHW = fit(pixels_CHW, look.image_size)
+            image_CHW = fit(pixels_CHW, sides)
         if look.flip:
             image_CHW = mirror(image_CHW, draft.caption, self._draws.at(Purpose.FLIP, *place))
         if look.color_jitter:

@@ -74,6 +74,19 @@ class SampleTable:
         """What the sample's .json says, empty where there is none; SampleError where it is not JSON."""
         return as_metadata(self.contents(sample, ("metadata",))["metadata"])
 
+    def sizes(self) -> np.ndarray:
+        """Width and height of every sample's image, int32 [samples, 2]; DataError where an index does not know."""
+        found = []
+        for shard, location in enumerate(self.shards.locations):
+            sizes = self._access.sidecar(location).sizes
+            if sizes is None:
+                raise DataError(
+                    f"{self.shards.name(shard)} has no index that knows the sizes of its images, which data.max_aspect "
+                    "asks for; `mmdata index SHARDS --overwrite` writes one"
+                )
+            found.append(sizes)
+        return np.concatenate(found)
+
     def fault(self, sample: int, reason: str) -> Fault:
         """A fault that names the sample."""
         return Fault(*self.name(sample), reason)

@@ -15,11 +15,14 @@ MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 
 
 class PatchEmbedding(torch.nn.Module):
-    """uint8 pixels [B, 3, H, W] -> tokens [S, B, width]: [CLS], patches, zeros up to `num_tokens`; positions added."""
+    """uint8 pixels [B, 3, H, W] -> tokens [S, B, width]: [CLS] and patches with their positions, zeros up to `unit`.
 
-    def __init__(self, model: ModelConfig, num_tokens: int) -> None:
+    The learned positions are those of a square; for images of another shape they are read off between, bicubic.
+    """
+
+    def __init__(self, model: ModelConfig, unit: int) -> None:
         super().__init__()
-        self.patch_size, self.num_fillers = model.patch_size, num_tokens - model.num_patches - 1
+        self.patch_size, self.grid_side, self.unit = model.patch_size, model.image_size // model.patch_size, unit
         self.patches = torch.nn.Linear(3 * model.patch_size**2, model.vision_width)
         self.cls = torch.nn.Parameter(torch.zeros(model.vision_width))
         self.positions = torch.nn.Parameter(torch.zeros(model.num_patches + 1, model.vision_width))
@@ -29,28 +32,42 @@ class PatchEmbedding(torch.nn.Module):
         patches_BPN = F.unfold(pixels_BCHW, kernel_size=self.patch_size, stride=self.patch_size)
         tokens_NBH = self.patches(patches_BPN.permute(2, 0, 1))
         cls_1BH = self.cls.expand(1, tokens_NBH.shape[1], -1)
-        tokens_SBH = torch.cat([cls_1BH, tokens_NBH]) + self.positions[:, None]
-        return F.pad(tokens_SBH, (0, 0, 0, 0, 0, self.num_fillers)) if self.num_fillers else tokens_SBH
+        height, width = (side // self.patch_size for side in images_BCHW.shape[2:])
+        tokens_SBH = torch.cat([cls_1BH, tokens_NBH]) + self._positions_of(height, width)[:, None]
+        num_fillers = -len(tokens_SBH) % self.unit
+        return F.pad(tokens_SBH, (0, 0, 0, 0, 0, num_fillers)) if num_fillers else tokens_SBH
+
+    def _positions_of(self, height: int, width: int) -> torch.Tensor:
+        """The position of [CLS], then those of a grid of patches, [1 + height * width, vision width]."""
+        side = self.grid_side
+        if (height, width) == (side, side):
+            return self.positions
+        square_1HYX = self.positions[1:].float().view(1, side, side, -1).permute(0, 3, 1, 2)
+        grid_1HYX = F.interpolate(square_1HYX, (height, width), mode="bicubic", align_corners=False)
+        grid_NH = grid_1HYX.flatten(2)[0].T.to(self.positions.dtype)
+        return torch.cat([self.positions[:1], grid_NH])
 
 
 class VisionTower(torch.nn.Module):
     """Images [B, 3, H, W], or the tokens of an earlier stage -> image tokens [S, B, vision width]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_tokens: int) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, unit: int) -> None:
         super().__init__()
-        self.config, self.num_real, self.num_tokens = config, model.num_patches + 1, num_tokens
-        self.embedding = PatchEmbedding(model, num_tokens) if part.begins("vision") else None
+        self.config, self.unit = config, unit
+        self.embedding = PatchEmbedding(model, unit) if part.begins("vision") else None
         self.stack = Stack(config, part.layers("vision"), with_images=False, recompute=model.recompute.vision == "full")
         self.final_norm = Norm(config, model.vision_width, model.norm_epsilon) if part.ends("vision") else None
 
-    def forward(self, images_or_tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_or_tokens: torch.Tensor, num_real: int) -> torch.Tensor:
+        """`num_real` of the tokens are [CLS] and patches; what fills them up is seen by none."""
         tokens_SBH = images_or_tokens
         if self.embedding is not None:
             tokens_SBH = spread(self.embedding(images_or_tokens), self.config)
-        tokens_SBH = self.stack(tokens_SBH, self._mask(tokens_SBH.device))
+        tokens_SBH = self.stack(tokens_SBH, self._mask(num_real, tokens_SBH.device))
         return tokens_SBH if self.final_norm is None else self.final_norm(tokens_SBH)
 
-    def _mask(self, device: torch.device) -> torch.Tensor | None:
-        if self.num_tokens == self.num_real:
+    def _mask(self, num_real: int, device: torch.device) -> torch.Tensor | None:
+        num_fillers = -num_real % self.unit
+        if num_fillers == 0:
             return None
-        return (torch.arange(self.num_tokens, device=device) < self.num_real)[None, None, None]
+        return (torch.arange(num_real + num_fillers, device=device) < num_real)[None, None, None]
