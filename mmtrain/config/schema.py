@@ -165,6 +165,8 @@ class DataConfig(Frozen):
         0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
     )
     shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
+    # Of a sample with several captions: the one in KEY.txt, or in every epoch any of "captions" in KEY.json.
+    caption: Literal["first", "any"] = "first"
     min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
     flip: bool = False  # mirror half of the images, never where the caption says left or right
     color_jitter: Share = 0.0  # brightness, contrast and saturation change by up to this share

@@ -109,6 +109,7 @@ class SetReader:
         max_text_length: int,
         mask_share: float,
         shuffle_pairs: bool = False,
+        draws_captions: bool = False,
     ) -> None:
         self._sets = sets
         self._readers = [
@@ -122,6 +123,7 @@ class SetReader:
                 modality=part.modality,
                 first=sets.start(number),
                 image_of=_broken_pairs(part, seed) if shuffle_pairs else None,
+                draws_captions=draws_captions,
             )
             for number, part in enumerate(sets.parts)
         ]

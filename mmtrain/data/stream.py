@@ -70,6 +70,7 @@ class Stream:
             max_text_length=model.max_text_length,
             mask_share=mlm.mask_share,
             shuffle_pairs=data.shuffle_pairs,
+            draws_captions=data.caption == "any",
         )
         self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)
         self._tally = FaultTally(KNOB, data.max_bad_share)

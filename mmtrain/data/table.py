@@ -146,6 +146,14 @@ def as_caption(content: Content | None) -> str:
     return text
 
 
+def as_captions(said: dict) -> list[str]:
+    """All captions of a sample that has several, stripped; none where its .json names none. SampleError if no texts."""
+    captions = said.get("captions", [])
+    if not isinstance(captions, list) or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise SampleError('its .json has "captions" that are no list of texts')
+    return [caption.strip() for caption in captions]
+
+
 def as_image(content: Content | None) -> Content:
     """An image file; SampleError where there is none."""
     if not content:
