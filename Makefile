@@ -21,13 +21,18 @@ endif
 DEMO_DATA := runs/demo-data
 DEMO_RUN := runs/demo
 
-.PHONY: help env demo test test-long lint clean
+# The tests of slurm/, inside a private machine with an emulated cluster; where that cannot be, it says why.
+ON_CLUSTER = @if why=$$(python -m tests.slurm.cluster check); then python -m tests.slurm.cluster run
+
+.PHONY: help env demo test test-long test-slurm test-slurm-long lint clean
 
 help:
 	@echo "make env        the environment .venv"
-	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores"
+	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores, an export"
 	@echo "make test       lint and the tests, without the long ones"
 	@echo "make test-long  every test"
+	@echo "make test-slurm       the tests of slurm/ on a Slurm with emulated nodes (as root, on Debian)"
+	@echo "make test-slurm-long  the long ones too"
 	@echo "make lint       ruff check and format"
 	@echo "make clean      remove the environment, caches and build folders; runs stay"
 
@@ -49,6 +54,8 @@ demo: env
 	mmdata synth $(DEMO_DATA) --num-train 20000 --num-heldout 512 --seed 0 --image-size 64 --overwrite
 	mmdata tokenizer $(DEMO_DATA)/train --out $(DEMO_DATA)/tokenizer.model --vocab-size 512
 	deepspeed --quiet --num_accelerators 2 mmtrain/pretrain.py --config configs/pretrain/tiny.yaml run_dir=$(DEMO_RUN)
+	mmtrain export $(DEMO_RUN)
+	mmtrain evaluate $(DEMO_RUN) --captions
 
 test: env
 	ruff check .
@@ -57,6 +64,12 @@ test: env
 test-long: env
 	ruff check .
 	pytest
+
+test-slurm: env
+	$(ON_CLUSTER) pytest -m "not long" tests/slurm; else echo "make test-slurm is left out: $$why"; fi
+
+test-slurm-long: env
+	$(ON_CLUSTER) pytest tests/slurm; else echo "make test-slurm-long is left out: $$why"; fi
 
 lint: env
 	ruff check .

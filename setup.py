@@ -19,6 +19,7 @@ REQUIRES = [
     "sentencepiece>=0.2,<0.3",
     "simplejpeg>=1.8,<2",
     "tensorboard>=2.18,<3",
+    "tokenizers>=0.22,<1",
     "torch>=2.11,<2.14",
     "transformers>=5.0,<6",
     "urllib3>=2.2,<3",

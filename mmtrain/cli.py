@@ -19,7 +19,10 @@ class Door(NamedTuple):
 DOORS = {
     "pretrain": Door("mmtrain.pretrain", "train a model with the joint loss on image-caption shards"),
     "plan": Door("mmtrain.plan", "check a layout and say what each rank would hold and do, without starting anything"),
+    "preflight": Door("mmtrain.preflight", "ask before a cluster job trains: is the run as asked, is every node fit"),
     "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),
+    "generate": Door("mmtrain.generate", "write captions of images with a run or an export"),
+    "export": Door("mmtrain.export", "write a checkpoint as a Hugging Face folder"),
 }
 
 

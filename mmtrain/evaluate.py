@@ -1,6 +1,7 @@
 """Evaluate: a run folder in, held-out scores out.
 
 mmtrain evaluate runs/demo key=value ...
+mmtrain evaluate runs/demo --captions                            captions of held-out synthetic scenes, judged
 torchrun --nproc-per-node 4 -m mmtrain.evaluate runs/demo parallel.tp=2
 """
 
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
+from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
 from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
@@ -21,41 +24,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be scored as asked."""
     parser = argparse.ArgumentParser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
     parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
+    parser.add_argument("--captions", action="store_true", help="write captions, and say what share of them is right")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
     words = parser.parse_args(argv)
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
-    from mmtrain.checkpoint.planners import CheckpointError
-
     refusals = (ConfigError, DataError, CheckpointError)
-    return in_one_sentence(partial(evaluate, words.run_dir, words.overrides, launch), launch, refusals)
+    work = evaluate_captions if words.captions else evaluate
+    return in_one_sentence(partial(work, words.run_dir, words.overrides, launch), launch, refusals)
 
 
 def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     """Load the newest checkpoint on whatever layout was launched, score it, log and print the scores."""
-    from mmtrain.monitor.folder import CONFIG, TOKENIZER
-
-    words = [f"data.tokenizer={run_dir / TOKENIZER}", f"run_dir={run_dir}", *overrides]
-    plan = load_checked(run_dir / CONFIG, words, launch.world_size)
-    if not plan.data.heldout:
-        raise ConfigError([f"data.heldout is empty in {run_dir / CONFIG}; name held-out shards: data.heldout=FOLDER"])
-
-    from mmtrain.checkpoint.manifest import find_latest, read_manifest
-    from mmtrain.checkpoint.save import load_tensors
+    plan = _plan_of(run_dir, overrides, launch)
+    from mmtrain.checkpoint.load import find_or_refuse, load_tensors
     from mmtrain.data.stream import open_tokenizer
     from mmtrain.engine.build import build_evaluation, build_model, build_passes, join, open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.groups import stop
 
-    folder = find_latest(run_dir / "checkpoints")
-    manifest, tokenizer = read_manifest(folder), open_tokenizer(plan.data)
-    manifest.refuse_other_tokenizer(tokenizer.sha256)
+    tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
     heldout = open_heldout(plan, launch, tokenizer)
     place = join(plan, launch)
+    folder, manifest = find_or_refuse(run_dir / "checkpoints")
+    manifest.refuse_other_tokenizer(tokenizer.sha256)
     model, slices = build_model(plan, place, tokenizer.num_pieces)
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
@@ -67,6 +62,40 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     run.close()
     stop()
     return 0
+
+
+def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
+    """Caption held-out scenes with the newest checkpoint's twin, in one process; log and print what share is right."""
+    plan = _plan_of(run_dir, overrides, launch)
+    if launch.world_size > 1:
+        raise ConfigError([f"--captions takes one process, but {launch.world_size} ranks were launched"])
+    from mmtrain.checkpoint.load import find_or_refuse
+    from mmtrain.data.stream import open_tokenizer
+    from mmtrain.deploy.captions import heldout_scores, open_captioner
+    from mmtrain.engine.build import open_heldout
+    from mmtrain.monitor.folder import RunFolder
+    from mmtrain.records import EvalReport
+
+    step = find_or_refuse(run_dir / "checkpoints").manifest.step
+    heldout = open_heldout(plan, launch, open_tokenizer(plan.data))
+    scores = heldout_scores(open_captioner(run_dir), heldout, batch_size=plan.train.micro_batch_size)
+    run = RunFolder(run_dir, writes=True)
+    report = EvalReport(scores={"captions": scores}, retrieved=())
+    run.record_scores(step, report)
+    run.show_results(report)
+    run.close()
+    return 0
+
+
+def _plan_of(run_dir: Path, overrides: Sequence[str], launch: Launch) -> RunConfig:
+    """The run's config, with its own tokenizer; ConfigError where nothing is held out."""
+    from mmtrain.monitor.folder import CONFIG, TOKENIZER
+
+    words = [f"data.tokenizer={run_dir / TOKENIZER}", f"run_dir={run_dir}", *overrides]
+    plan = load_checked(run_dir / CONFIG, words, launch.world_size)
+    if not plan.data.heldout:
+        raise ConfigError([f"data.heldout is empty in {run_dir / CONFIG}; name held-out shards: data.heldout=FOLDER"])
+    return plan
 
 
 if __name__ == "__main__":

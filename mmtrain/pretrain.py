@@ -1,4 +1,4 @@
-"""Pretrain: shards in, a run folder out.
+"""Pretrain: shards in, a run folder out; in a folder that holds a checkpoint the run goes on from it.
 
 deepspeed mmtrain/pretrain.py --config configs/pretrain/tiny.yaml key=value ...
 torchrun --nproc-per-node 4 -m mmtrain.pretrain --config ...   the same program under the other launcher
@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.layout import layout_remarks
-from mmtrain.config.load import ConfigError
+from mmtrain.config.load import ConfigError, refuse_unknown_names
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.monitor.log import start_logging
@@ -27,91 +28,124 @@ from mmtrain.parallel.launch import (
     on_this_rank,
     read_launch,
 )
+from mmtrain.parallel.signals import Signals
 
 if TYPE_CHECKING:
+    from mmtrain.checkpoint.keeper import Keeper
     from mmtrain.data.heldout import HeldOut
     from mmtrain.data.stream import Stream
+    from mmtrain.engine.build import Place
+    from mmtrain.monitor.status import RunStatus
 
 LOG = logging.getLogger("mmtrain.pretrain")
+REFUSALS = (ConfigError, DataError, CheckpointError, RunStopped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one clear message when the run cannot start or go on as asked."""
+    """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
     words = _parser().parse_args(argv)
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    work = partial(pretrain, words.config, words.overrides, launch)
-    return in_one_sentence(work, launch, (ConfigError, DataError, RunStopped))
+    signals = Signals()
+    allowed = [word for words in words.override_resume for word in words.split(",")]
+    work = partial(pretrain, words.config, words.overrides, allowed, launch, signals)
+    return in_one_sentence(work, launch, REFUSALS, signals)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
     parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_steps=100")
+    parser.add_argument(
+        "--override-resume",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a knob that may differ from what the run in run_dir was started with; may be given more than once",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
     return parser
 
 
-def pretrain(config: Path | None, overrides: Sequence[str], launch: Launch) -> int:
+def pretrain(
+    config: Path | None, overrides: Sequence[str], allowed: Sequence[str], launch: Launch, signals: Signals
+) -> int:
     """Check everything that can be checked alone, then join the other ranks and train."""
     plan = load_checked(config, overrides, launch.world_size)
+    refuse_unknown_names(allowed, "--override-resume")
+    signals.listen_for(plan.survival.signals)
     # Only now the imports that take seconds: a wrong knob is answered at once.
-    from mmtrain.data.stream import open_tokenizer
-    from mmtrain.engine.build import open_heldout, open_stream, refuse_used
+    from mmtrain.checkpoint.changes import Changes
+    from mmtrain.checkpoint.keeper import Keeper
+    from mmtrain.checkpoint.resume import describe, refuse_other_run
+    from mmtrain.data.stream import KNOBS, open_tokenizer
+    from mmtrain.engine.beginnings import refuse_unfit_source
+    from mmtrain.engine.build import join, open_heldout, open_stream
+    from mmtrain.monitor.claim import open_status
+    from mmtrain.monitor.folder import CONFIG
+    from mmtrain.parallel.groups import stop
 
-    if fault := refuse_used(plan.run_dir):
-        raise ConfigError([fault])
     tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
+    refuse_unfit_source(plan, tokenizer)
     for remark in layout_remarks(plan, launch.world_size) if launch.rank == 0 else ():
         LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
-    return run(plan, launch, stream, heldout)
+    here, changes = describe(plan, launch.world_size, stream, tokenizer), Changes(KNOBS, allowed)
+    refuse_other_run(plan.run_dir, plan.run_dir / CONFIG, here, changes)
+    place = join(plan, launch)
+    status, claim = open_status(plan.run_dir, launch, plan.train.num_steps)
+    with status.telling(REFUSALS):
+        keeper = Keeper(plan.run_dir, here, plan.checkpoint, changes)
+        run(plan, stream, heldout, keeper, place=place, status=status, signals=signals)
+    if claim:
+        claim.release()
+    stop()
+    return 0
 
 
-def run(plan: RunConfig, launch: Launch, stream: "Stream", heldout: "HeldOut | None") -> int:
+def run(
+    plan: RunConfig,
+    stream: "Stream",
+    heldout: "HeldOut | None",
+    keeper: "Keeper",
+    *,
+    place: "Place",
+    status: "RunStatus",
+    signals: Signals,
+) -> None:
     """Train, save, score; the first rank writes the run folder and prints what is in it."""
-    from mmtrain.checkpoint.keeper import Keeper
-    from mmtrain.engine.build import build_engine, build_evaluation, join
+    from mmtrain.engine.build import build_engine, build_evaluation
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
+    from mmtrain.monitor.health import Health
     from mmtrain.parallel.device import device_name, precision_name
-    from mmtrain.parallel.groups import stop
 
-    place = join(plan, launch)
-    is_first = launch.rank == 0
+    is_first = place.groups.rank == 0
     folder = RunFolder(plan.run_dir, writes=is_first)
     folder.copy_inputs(plan)
     evaluation = build_evaluation(plan, place, heldout)
     num_pieces = stream.tokenizer.num_pieces
-    engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation)
-    keeper = Keeper(
-        plan.run_dir,
-        plan.model_dump(mode="json"),
-        tokenizer_sha256=stream.tokenizer.sha256,
-        num_pieces=num_pieces,
-        is_first=is_first,
-    )
+    engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation, received=lambda: signals.received)
     pictures = heldout.pictures(plan.eval.num_pictures) if heldout else []
     meters = folder.meters(
         plan,
-        num_devices=launch.world_size,
+        num_devices=place.groups.grid.world_size,
         device_name=device_name(place.device),
         precision=precision_name(place.dtype),
         images=pictures,
         captions=heldout.captions if heldout else (),
     )
+    health = Health(plan.survival, speaks=is_first)
     try:
         with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
-            report = train(plan, engine, stream, keeper, meters)
+            report = train(plan, engine, stream, keeper, meters, status=status, health=health)
     finally:
         stream.close()
         meters.close()
         folder.close()
     folder.show_results(report)
-    stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ class StepReport:
     num_samples: int  # places of the global batch, empty ones too
     num_tokens: int  # text and image tokens that entered the towers
     flops: float  # floating-point operations of the model over all ranks, forward and backward, recomputation left out
+    is_skipped: bool = False  # a gradient or loss was no finite number: nothing moved, grad_norm is NaN
+    bad_places: tuple[int, ...] = ()  # of a skipped step: samples of the micro-batches whose loss is no finite number
+    signal: int = 0  # number of a signal that asks the run to end, received by any rank; 0: none
 
 
 @dataclass(frozen=True)

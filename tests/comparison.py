@@ -17,12 +17,13 @@ KEY_BIASES = {"linear_qkv.bias": (3, 1), "linear_kv.bias": (2, 0)}  # how many r
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many ranks along each axis, and whether tensor-parallel ones share the tokens."""
+    """How many ranks along each axis, whether tensor-parallel ones share the tokens, and parts of the depth on each."""
 
     dp: int = 1
     tp: int = 1
     pp: int = 1
     shares_tokens: bool = False
+    chunks: int = 1
 
     @property
     def world_size(self) -> int:
@@ -32,11 +33,17 @@ class Ranks:
     @property
     def parallel(self) -> dict[str, Any]:
         """The section `parallel` of a plan."""
-        return {"tp": self.tp, "pp": self.pp, "sequence_parallel": self.shares_tokens}
+        return {
+            "tp": self.tp,
+            "pp": self.pp,
+            "sequence_parallel": self.shares_tokens,
+            "chunks_per_stage": self.chunks,
+        }
 
     def __str__(self) -> str:
         axes = [f"{name}{size}" for name, size in (("dp", self.dp), ("tp", self.tp), ("pp", self.pp)) if size > 1]
-        return "-".join([*axes, *(["sp"] if self.shares_tokens else [])]) or "1"
+        more = ["sp"] * self.shares_tokens + [f"{self.chunks}chunks"] * (self.chunks > 1)
+        return "-".join([*axes, *more]) or "1"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def _trained(run: Run, engine: Any, groups: Any) -> tuple[list[Any], Parts, Part
         if step == 0:
             gradients = _parts(engine.gradients())
         reports.append(engine.update(batches, losses))
-    return reports, gradients, _parts(engine.weights())
+    weights = ((place, values) for place, values in engine.kept() if "/" not in place.name)
+    return reports, gradients, _parts(weights)
 
 
 def _parts(yielded: Iterable[tuple[Any, Any]]) -> Parts:

@@ -26,6 +26,9 @@ def _rank(function: Callable[..., Any], args: tuple, rank: int, world_size: int,
     try:
         import torch
 
+        from mmtrain.parallel.launch import hush_expected_warnings
+
+        hush_expected_warnings()
         torch.set_num_threads(1)
         answers.put((rank, function(*args), None))
     except BaseException:

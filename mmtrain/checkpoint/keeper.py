@@ -1,21 +1,46 @@
-"""Keeps a run: one checkpoint after another in its folder."""
+"""Keeps a run: one checkpoint after another in its folder, and goes on from the newest."""
 
-from collections.abc import Iterator
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from mmtrain.checkpoint.changes import Changes
+from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.folders import mend, unfinished
+from mmtrain.checkpoint.load import find_whole, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
-from mmtrain.checkpoint.save import save_checkpoint
+from mmtrain.checkpoint.saving import Save
+from mmtrain.checkpoint.staging import Staging
+from mmtrain.checkpoint.write import Written, agree_on_rectangles, commit_and_tidy
+from mmtrain.config.schema import CheckpointConfig
+from mmtrain.parallel.meeting import rank_and_size, told_by_all
 from mmtrain.parallel.slices import Slice
+
+LOG = logging.getLogger("mmtrain.checkpoint")
 
 
 class Kept(Protocol):
-    """What can be kept of an engine."""
+    """What can be kept of an engine, and given back to it."""
 
-    def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """The rectangles that this rank is to write."""
+    def held(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """The rectangles that lie on this rank."""
+        ...
+
+    def kept(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """Those of them that this rank is to write."""
+        ...
+
+    def progress(self) -> dict[str, int]:
+        """What is needed beside them to go on."""
+        ...
+
+    def take_up(self, progress: dict[str, int]) -> None:
+        """Go on from what was written into `held`."""
         ...
 
 
@@ -26,18 +51,109 @@ class Located(Protocol):
         """Where the data stands."""
         ...
 
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
 
 class Keeper:
-    """Saves to RUN_DIR/checkpoints; `config` are the run's plain values, `is_first` is true on one rank."""
+    """Saves to RUN_DIR/checkpoints and resumes from there; every rank must call every method at the same step.
 
-    def __init__(
-        self, run_dir: Path, config: dict[str, Any], *, tokenizer_sha256: str, num_pieces: int, is_first: bool
-    ) -> None:
+    `here` says what this run is; `changes` which of that may differ from what a checkpoint was written by.
+    """
+
+    def __init__(self, run_dir: Path, here: Manifest, plan: CheckpointConfig, changes: Changes) -> None:
         self.checkpoints = run_dir / "checkpoints"
-        self._config, self._tokenizer, self._num_pieces = config, tokenizer_sha256, num_pieces
-        self._is_first = is_first
+        self._here, self._plan, self._changes = here, plan, changes
+        self._rank, _ = rank_and_size()
+        self._newest_step: int | None = None  # what stands, or is on its way
+        self._save: Save | None = None
+        self._staging = Staging()
+        self._places: list[Slice] | None = None
+        self._table: Any = None  # of all ranks' rectangles, on the first rank
+
+    def resume(self, engine: Kept, stream: Located) -> int:
+        """Take up the newest whole checkpoint and return its step; 0 where the run folder holds none.
+
+        ConfigError where it is of a run that meant something else, CheckpointError where none is whole.
+        """
+        self._tidy()
+        found = find_whole(self.checkpoints)
+        if found is None:
+            return 0
+        manifest = found.manifest
+        self._changes.refuse(manifest, self._here)
+        load_tensors(found.folder, dict(engine.held()))
+        engine.take_up(manifest.engine)
+        if self._changes.keep_order(manifest, self._here):
+            stream.restore(manifest.stream)
+        else:
+            LOG.warning("the samples come in another order from here on, which begins anew (--override-resume)")
+        self._newest_step = manifest.step
+        LOG.info("going on after step %d, from %s", manifest.step, found.folder)
+        return manifest.step
 
     def save(self, step: int, engine: Kept, stream: Located) -> None:
-        """Write the weights after `step` optimizer steps; every rank must call it."""
-        manifest = Manifest(step, self._config, stream.state(), self._tokenizer, self._num_pieces)
-        save_checkpoint(self.checkpoints, manifest, engine.weights(), is_first=self._is_first)
+        """Keep everything that must survive a crash; the run goes on as soon as it is copied, or when it is written.
+
+        CheckpointError, with checkpoint.on_failure=stop, where this save or the one before cannot be written.
+        """
+        if step == self._newest_step:
+            return
+        self.finish()
+        manifest = replace(self._here, step=step, stream=stream.state(), engine=engine.progress())
+        parts = list(engine.kept())
+        self._agree_on(parts)
+        if self._plan.asynchronous:
+            parts = self._staging.copies(parts)
+        self._newest_step = step
+        self._save = Save(self.checkpoints, manifest, parts, self._commit)
+        if not self._plan.asynchronous:
+            self.finish()
+        else:
+            self.attend()
+
+    def attend(self) -> None:
+        """Bring a save that is on its way closer to its end; to be called after every step. Waits for no disk."""
+        if self._save is not None and self._save.advance():
+            self._conclude(self._save)
+
+    def finish(self) -> None:
+        """Wait until the last save stands or has failed."""
+        if self._save is not None and self._save.advance(to_the_end=True):
+            self._conclude(self._save)
+
+    def _conclude(self, save: Save) -> None:
+        self._save = None
+        if not save.fault:
+            LOG.info("step %d: saved", save.step)
+            return
+        self._newest_step = None
+        if self._plan.on_failure == "stop":
+            raise CheckpointError(f"{save.fault}; make room or set checkpoint.on_failure=go_on, and start again")
+        LOG.warning("%s; the run goes on (checkpoint.on_failure)", save.fault)
+
+    def _agree_on(self, parts: list[tuple[Slice, torch.Tensor]]) -> None:
+        places = [place for place, _ in parts]
+        if self._places is None:
+            self._places, self._table = places, agree_on_rectangles(parts)
+        assert places == self._places, "this rank holds other rectangles than when it saved before"
+
+    def _commit(self, folder: Path, manifest: Manifest, written: list[Written]) -> None:
+        kept: Mapping[str, int] = {"keep_last": self._plan.keep_last, "keep_every": self._plan.keep_every}
+        commit_and_tidy(folder, manifest, self._table, written, **kept)
+
+    def _tidy(self) -> None:
+        """Name and remove what saves that were cut off have left."""
+        fault = ""
+        if self._rank == 0:
+            try:
+                mend(self.checkpoints)
+                for folder in unfinished(self.checkpoints):
+                    LOG.warning("left out and removed: %s, a save that was cut off half-written", folder)
+                    shutil.rmtree(folder)
+            except OSError as found:
+                fault = f"{self.checkpoints} cannot be tidied up: {found}; give this user the right to write there"
+        for said in told_by_all(fault):
+            if said:
+                raise CheckpointError(said)

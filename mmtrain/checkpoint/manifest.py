@@ -1,17 +1,21 @@
 """The page that says what a checkpoint is; it is written last, so a folder without one is a crash, not a checkpoint."""
 
+import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmtrain.checkpoint.planners import CheckpointError
+from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.files import write_durably
 
-FORMAT = "mmtrain-checkpoint/1"
+FORMAT = "mmtrain-checkpoint/2"
 MANIFEST = "manifest.json"
-LATEST = "latest"
-PARTIAL = ".partial"
+CHECKSUM = "checksum"  # of the manifest's other lines
+RECORDED = ("mmtrain", "torch", "deepspeed", "megatron-core", "numpy", "webdataset", "sentencepiece")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Manifest:
     stream: dict[str, Any]  # where the data stands
     tokenizer_sha256: str
     num_pieces: int  # of the tokenizer
+    engine: dict[str, int] = field(default_factory=dict)  # what the engine needs beside its tensors
+    layout: dict[str, int] = field(default_factory=dict)  # world_size, dp, tp, pp of the ranks that wrote it
+    versions: dict[str, str] = field(default_factory=dict)  # what it was written with
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # {name: {bytes, sha256}} of everything else in it
     format: str = FORMAT
 
     def refuse_other_tokenizer(self, sha256: str) -> None:
@@ -35,9 +43,12 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put the manifest into `folder`, whole or not at all."""
-        partial = folder / (MANIFEST + PARTIAL)
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        os.replace(partial, folder / MANIFEST)
+        said = asdict(self)
+        write_durably(folder / MANIFEST, json.dumps({**said, CHECKSUM: _checksum(said)}, indent=1))
+
+
+def _checksum(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -46,20 +57,20 @@ def read_manifest(folder: Path) -> Manifest:
         said = json.loads((folder / MANIFEST).read_text())
         if said.get("format") != FORMAT:
             raise CheckpointError(f"{folder} has format {said.get('format')!r}; this version reads {FORMAT!r}")
+        checksum = said.pop(CHECKSUM)
+        if checksum != _checksum(said):
+            raise CheckpointError(f"{folder} holds no whole checkpoint: its {MANIFEST} was changed or damaged")
         return Manifest(**said)
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
         raise CheckpointError(f"{folder} holds no whole checkpoint: its {MANIFEST} cannot be read ({fault})") from None
 
 
-def folder_of(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimizer steps stands."""
-    return checkpoints / f"step-{step:08d}"
-
-
-def find_latest(checkpoints: Path) -> Path:
-    """The newest checkpoint under `checkpoints`; CheckpointError if there is none."""
-    try:
-        name = (checkpoints / LATEST).read_text().strip()
-    except OSError:
-        raise CheckpointError(f"{checkpoints} holds no checkpoint: there is no file {LATEST!r} in it") from None
-    return checkpoints / name
+def versions_here() -> dict[str, str]:
+    """What a checkpoint that is written here is written with."""
+    found = {"python": sys.version.split()[0]}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

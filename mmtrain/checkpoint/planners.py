@@ -17,11 +17,8 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.parallel.slices import Slice
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written or used, in one sentence."""
 
 
 def _chunk(place: Slice) -> ChunkStorageMetadata:

@@ -2,14 +2,16 @@
 
 import math
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmtrain.config.layout import layout_faults, nearest_divisor, nearest_multiple
 from mmtrain.config.load import ConfigError, read_config
-from mmtrain.config.schema import ModelConfig, RunConfig
+from mmtrain.config.schema import ModelConfig, RunConfig, SurvivalConfig
 
 MIN_TEXT_LENGTH = 3  # [CLS], one piece, [SEP]
+DEAF_TO = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT"}
 MIN_POOL_SIZE = 2  # a pair and one candidate for its negative
 
 
@@ -47,6 +49,7 @@ def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int
         *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
         *_schedule_faults(config),
+        *_survival_faults(config.survival),
     ]
 
 
@@ -64,6 +67,11 @@ def _shape_faults(model: ModelConfig) -> list[str]:
         )
     else:
         faults += _tower_faults(model)
+    if model.vision_pooling == "first" and not model.vision_class_token:
+        faults.append(
+            "model.vision_pooling is first, but model.vision_class_token is false, so the first token is a patch; "
+            "set model.vision_pooling=attention"
+        )
     if model.image_size % model.patch_size:
         faults.append(
             f"model.patch_size is {model.patch_size}, which does not divide model.image_size ({model.image_size}); "
@@ -122,6 +130,15 @@ def _schedule_faults(config: RunConfig) -> list[str]:
             f"({itc.min_temperature:g}) and itc.max_temperature ({itc.max_temperature:g})"
         )
     return faults
+
+
+def _survival_faults(survival: SurvivalConfig) -> list[str]:
+    known = {each.name for each in signal.Signals} - DEAF_TO
+    return [
+        f"survival.signals names {name}, which a run cannot listen for; name signals such as SIGTERM or SIGUSR2"
+        for name in survival.signals
+        if name not in known
+    ]
 
 
 def _data_faults(config: RunConfig) -> list[str]:

@@ -107,6 +107,18 @@ def knobs(section: type[Frozen] = RunConfig, prefix: str = "") -> list[str]:
     return names
 
 
+def refuse_unknown_names(names: Sequence[str], given_by: str) -> None:
+    """ConfigError unless each of `names` is a knob or a section; `given_by` is what the user wrote them after."""
+    known = {*knobs(), *RunConfig.model_fields}
+    faults = []
+    for name in names:
+        if name not in known:
+            nearest = nearest_knob(name)
+            faults.append(f"{given_by} {name}: {name} is no knob" + (f"; did you mean {nearest}?" if nearest else ""))
+    if faults:
+        raise ConfigError(faults)
+
+
 def _read_file(path: Path, above: tuple[Path, ...]) -> Tree:
     """A file's tree laid over those of its `base` files; `above` are the files that led here."""
     if path.resolve() in above:

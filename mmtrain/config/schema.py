@@ -10,6 +10,7 @@ Amount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Activation = Literal["gelu", "quick_gelu", "gelu_tanh"]
 
 
 class Frozen(BaseModel):
@@ -84,9 +85,20 @@ class ModelConfig(Frozen):
     patch_size: Count = 8  # pixels along each side of a patch
     max_text_length: Count = 48  # tokens, [CLS] and [SEP] among them
     embedding_size: Count = 128  # width of the space that image and text share
-    norm_epsilon: Positive = 1e-5
+    norm_epsilon: Positive = 1e-5  # of every norm, unless a tower has its own
+    vision_norm_epsilon: Positive | None = None  # of the vision tower's norms
+    text_norm_epsilon: Positive | None = None  # of the text tower's norms
+    vision_activation: Activation = "gelu"  # of the vision tower's inner MLP layers
+    text_activation: Activation = "gelu"  # of the text tower's inner MLP layers
+    vision_class_token: bool = True  # a learned [CLS] stands before the patches
+    vision_entry_norm: bool = False  # one more norm before the vision tower's first layer
+    vision_pooling: Literal["first", "attention"] = "first"  # what ITC reads of an image: its first token, or all
+    text_attention: Literal["by_row", "causal"] = "by_row"  # causal: in the text tower every row looks only back
+    text_pooling: Literal["first", "last"] = "first"  # which token of a text ITC reads: [CLS] or [SEP]
     init_std: Positive = 0.02  # standard deviation of the first weights
     recompute: RecomputeConfig = RecomputeConfig()
+    init_from: Path | None = None  # folder whose weights come first: an export, or a CLIP or SigLIP of Hugging Face
+    init_towers: Literal["both", "vision", "text"] = "both"  # what is taken of a CLIP or a SigLIP
 
     @property
     def vision_width(self) -> int:
@@ -107,6 +119,11 @@ class ModelConfig(Frozen):
     def num_patches(self) -> int:
         """Patches of one image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def image_length(self) -> int:
+        """Tokens of one image: its patches, and [CLS] where there is one."""
+        return self.num_patches + self.vision_class_token
 
 
 class LossConfig(Frozen):
@@ -158,7 +175,7 @@ class DataConfig(Frozen):
 
     train: tuple[str | SetConfig, ...] = ()  # places of one set, or entries {shards, weight, modality} of a blend
     heldout: tuple[str, ...] = ()  # the same, never trained on
-    tokenizer: Path | None = None  # a sentencepiece model made by `mmdata tokenizer`
+    tokenizer: Path | None = None  # made by `mmdata tokenizer`, or a folder that holds another model's tokenizer.json
     num_workers: Amount = 1  # reader processes per rank; 0 reads in the training process
     max_bad_share: Share = 0.01  # of the samples read so far; more of them unreadable stop the run
     max_unknown_share: Share = (
@@ -208,7 +225,7 @@ class EvalConfig(Frozen):
 
 
 class InvariantsConfig(Frozen):
-    """Checks that every rank agrees: same step and config, equal replicas, equal negatives, finite gradients."""
+    """Checks that every rank agrees: same step and config, equal replicas, equal negatives."""
 
     first_steps: Amount = 2  # how many steps are checked
     every_step: bool = False  # check all of them
@@ -218,6 +235,20 @@ class CheckpointConfig(Frozen):
     """What is kept of the run."""
 
     save_every: Amount = 0  # optimizer steps between saves; 0: only after the last
+    asynchronous: bool = True  # the run goes on as soon as a copy lies in the host's memory: as much as is saved
+    keep_last: Amount = 0  # the newest so many checkpoints stay; 0: all of them
+    keep_every: Amount = 0  # and those after a multiple of so many steps; 0: no others
+    on_failure: Literal["stop", "go_on"] = "stop"  # what the run does when a checkpoint cannot be written
+
+
+class SurvivalConfig(Frozen):
+    """What ends a run early, and how."""
+
+    max_skipped_in_a_row: Amount = 10  # steps left out, for a gradient or loss that is no number; one more ends the run
+    spike_policy: Literal["none", "warn"] = "warn"  # what is done about a loss that leaps
+    spike_window: Annotated[int, Field(ge=4)] = 64  # losses before it that it is measured by
+    spike_deviations: Positive = 20.0  # a leap is above their median by more than so many times their median deviation
+    signals: tuple[str, ...] = ("SIGUSR2", "SIGTERM")  # on one of them all ranks save at a step boundary and end
 
 
 class RunConfig(Frozen):
@@ -238,3 +269,4 @@ class RunConfig(Frozen):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     invariants: InvariantsConfig = InvariantsConfig()
+    survival: SurvivalConfig = SurvivalConfig()

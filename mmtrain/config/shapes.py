@@ -25,14 +25,25 @@ def stack_heads(model: ModelConfig) -> dict[str, int]:
     return {stack: width // model.head_size for stack, width in stack_widths(model).items()}
 
 
+def stack_norm_epsilons(model: ModelConfig) -> dict[str, float]:
+    """What each stack's norms add to the variance."""
+    own = model.vision_norm_epsilon, model.text_norm_epsilon, None
+    return {stack: given or model.norm_epsilon for stack, given in zip(stack_widths(model), own, strict=True)}
+
+
+def stack_activations(model: ModelConfig) -> dict[str, str]:
+    """Activation of each stack's inner MLP layers."""
+    return {"vision": model.vision_activation, "text": model.text_activation, "fusion": "gelu"}
+
+
 def sequence_unit(parallel: ParallelConfig) -> int:
     """How many ranks share the tokens: lengths are multiples of it."""
     return parallel.tp if parallel.sequence_parallel else 1
 
 
 def num_image_tokens(model: ModelConfig, parallel: ParallelConfig) -> int:
-    """[CLS], the patches, and under sequence parallelism what fills them up to a multiple of tp."""
-    real, unit = model.num_patches + 1, sequence_unit(parallel)
+    """[CLS] where there is one, the patches, and under sequence parallelism what fills them up to a multiple of tp."""
+    real, unit = model.image_length, sequence_unit(parallel)
     return -(-real // unit) * unit
 
 

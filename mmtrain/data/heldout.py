@@ -64,6 +64,13 @@ class HeldOut:
         read = self._reader.read(sample)
         return read.image_CHW if isinstance(read, Sample) else None
 
+    def metadata(self, sample: int) -> dict:
+        """What the set says beside a sample; empty where it cannot be read."""
+        try:
+            return self._table.metadata(sample)
+        except SampleError:
+            return {}
+
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""
         blank = torch.zeros(3, self._model.image_size, self._model.image_size, dtype=torch.uint8)

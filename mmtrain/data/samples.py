@@ -163,4 +163,4 @@ class SampleReader:
             return NO_TOKENS, NO_TOKENS, NO_TOKENS
         ids_T = np.array(self.tokenizer.encode(caption, self.max_text_length), np.int64)
         numbers = self._draws.at(Purpose.MASK, epoch, self.first + sample)
-        return ids_T, *mask_tokens(ids_T, self.mask_share, self.tokenizer.num_pieces, numbers)
+        return ids_T, *mask_tokens(ids_T, self.mask_share, self.tokenizer.ordinary, self.tokenizer.mask_id, numbers)

@@ -2,17 +2,18 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from time import perf_counter
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfig
 from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, FaultTally
+from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.data.mixture import EMPTY
 from mmtrain.data.samples import BadSample, Look
 from mmtrain.data.sets import KNOB, SetReader, Sets
 from mmtrain.data.slot import Layout, Slot
-from mmtrain.data.tokenizer import Tokenizer, check_tokenizer
+from mmtrain.data.tokenizer import check_tokenizer
 from mmtrain.data.workers import Mark, Readers
 from mmtrain.records import Batch
 
@@ -50,7 +51,7 @@ class Stream:
         dp_rank: int = 0,
         trim: bool = True,
         needs_images: bool = True,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: AnyTokenizer | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
         self._patch_size = model.patch_size
@@ -167,6 +168,17 @@ class Stream:
         self.close()
         self._step, self._delivered = int(state["step"]), str(state["order_hash"])
 
+    def last_places(self) -> range:
+        """The places of the run whose samples take() gave last, over all ranks."""
+        first = (self._step - 1) * self.order.global_batch_size
+        return range(first, first + self.order.global_batch_size)
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        """Shard and key of the samples at these places of the run."""
+        found = (divmod(place, self.order.global_batch_size) for place in places)
+        samples = [int(self.order.batch(step)[number]) for step, number in found]
+        return ["none" if sample == EMPTY else self._sets.name(sample) for sample in samples]
+
     @property
     def wait_seconds(self) -> float:
         """Seconds that take() has waited for data since this was last read."""
@@ -190,11 +202,11 @@ class Stream:
         self._readers = self._ahead = None
 
 
-def open_tokenizer(data: DataConfig) -> Tokenizer:
+def open_tokenizer(data: DataConfig) -> AnyTokenizer:
     """The tokenizer of data.tokenizer; DataError where none is named or it is not one."""
     if data.tokenizer is None:
         raise DataError("data.tokenizer is not set; give it the .model file that `mmdata tokenizer` wrote")
-    return Tokenizer(data.tokenizer)
+    return tokenizer_at(data.tokenizer)
 
 
 def _chain(before: str, content: bytes) -> str:

@@ -35,6 +35,7 @@ class Tokenizer:
                 f"wanted {', '.join(SPECIAL_PIECES)}; make one with `mmdata tokenizer`"
             )
         self.num_pieces: int = self._model.GetPieceSize()
+        self.ordinary = range(len(SPECIAL_PIECES), self.num_pieces)  # ids of pieces that are parts of texts
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """[CLS] pieces [SEP], at most `max_length` ids: pieces at the end are dropped, [SEP] never."""

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.data.slot import LENGTH_STEP
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.engine.beginnings import begin_from_source
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
@@ -139,10 +139,15 @@ def build_engine(
     num_pieces: int,
     evaluation: Evaluation | None = None,
     holder: type[States] | None = None,
+    received: Callable[[], int] = int,
 ) -> ParallelEngine:
-    """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given."""
+    """The engine of `plan`, ready for its first step; `holder` of its states is found out unless given.
+
+    `received` says which signal to end this rank has got, 0 for none.
+    """
     plan = decide_gather(plan, place, num_pieces)
     model, slices = build_model(plan, place, num_pieces)
+    begin_from_source(plan, model, slices, says_so=place.groups.rank == 0)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)
     return ParallelEngine(
         plan,
@@ -154,6 +159,7 @@ def build_engine(
         device=place.device,
         vocab_size=padded_vocab_size(num_pieces),
         evaluation=evaluation,
+        received=received,
     )
 
 
@@ -183,10 +189,3 @@ def build_passes(plan: RunConfig, place: Place, stage: Callable[..., Any], model
     if plan.parallel.pp == 1:
         return StraightPasses(stage, place.device)
     return PipelinePasses(stage, model, plan.parallel, place.groups.pipe, device=place.device, dtype=place.dtype)
-
-
-def refuse_used(run_dir: Path) -> str | None:
-    """Why a new run cannot write into `run_dir`, None where it can."""
-    if (run_dir / "log.jsonl").exists():
-        return f"run_dir {run_dir} holds a run already; name another run_dir, or remove that folder"
-    return None

@@ -20,6 +20,21 @@ class Engine(Protocol):
         """Scores of the held-out split, the same on every rank."""
         ...
 
-    def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """The weights that this rank is to keep, in float32 on the host, one by one; all ranks' tile the model."""
+    def held(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """The rectangles of float32 weights (by name) and their moments (`exp_avg/NAME`, ...) that lie on this rank.
+
+        The tensors are the engine's own memory: to read before the next step, or to write to before `take_up`.
+        """
+        ...
+
+    def kept(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """Those of `held` that this rank is to keep: all ranks' tile every tensor, and none was gathered for it."""
+        ...
+
+    def progress(self) -> dict[str, int]:
+        """What `take_up` needs beside the tensors to go on exactly from here."""
+        ...
+
+    def take_up(self, progress: dict[str, int]) -> None:
+        """Go on from what was written into `held`."""
         ...

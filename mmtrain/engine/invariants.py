@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,11 +23,11 @@ ALIKE_ALONG = {  # along which axes of the grid the ranks must hold the same
 
 
 class InvariantError(RunStopped):
-    """Ranks disagree, or a gradient is not finite; the message says which ranks and on what."""
+    """Ranks disagree; the message says which and on what."""
 
 
 class Invariants:
-    """Same step and config on all ranks, equal replicas and negatives, finite gradients."""
+    """Same step and config on all ranks, equal replicas and negatives."""
 
     def __init__(self, plan: RunConfig, groups: Groups) -> None:
         self.plan, self.groups = plan, groups
@@ -38,7 +37,7 @@ class Invariants:
         """Whether the step after `num_steps_done` others is to be checked."""
         return self.plan.invariants.every_step or num_steps_done < self.plan.invariants.first_steps
 
-    def check(self, num_steps_done: int, model: StageModel, gradients: Iterable[torch.Tensor]) -> None:
+    def check(self, num_steps_done: int, model: StageModel) -> None:
         """InvariantError on every rank where any two that must agree do not. Every rank calls it at the same step.
 
         Each rank hears what all others found, so that all of them stop, also those that nothing is wrong with.
@@ -49,13 +48,9 @@ class Invariants:
             "replicated weights": self._digest_of(model, uncut_only=True),
             "weights": self._digest_of(model, uncut_only=False) if self.plan.zero.stage < 3 else None,
             "hard negatives": _digest(_bytes(model.last_draw)),
-            "not finite": sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients),
         }
         found = self._found_everywhere(own)
         faults = [self._difference(what, axes, [said[what] for said in found]) for what, axes in ALIKE_ALONG.items()]
-        bad = {rank: said["not finite"] for rank, said in enumerate(found) if said["not finite"]}
-        if bad:
-            faults.append(f"gradients are not finite; how many of each rank: {bad}")
         if any(faults):
             sentences = "; ".join(fault for fault in faults if fault)
             raise InvariantError(f"step {num_steps_done + 1} was not taken: {sentences}")

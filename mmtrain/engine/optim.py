@@ -1,11 +1,24 @@
 """How the optimizer moves: which weights decay, and the learning rate of each step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from mmtrain.config.schema import TrainConfig
+
+MASTER = ""  # the kind of a weight itself, in float32
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each element
+
+
+class Part(NamedTuple):
+    """Elements of a weight, or of what the optimizer keeps of it, that lie on this rank."""
+
+    name: str
+    kind: str  # MASTER or one of MOMENTS
+    start: int  # the first of them, counted row by row in this rank's slice of the weight
+    values: torch.Tensor  # float32, one after the other: the optimizer's own memory
 
 
 def learning_rate_at(step: int, train: TrainConfig) -> float:
@@ -37,3 +50,33 @@ def build_optimizer(named: Iterable[tuple[str, torch.nn.Parameter]], train: Trai
         eps=train.epsilon,
         fused=True,
     )
+
+
+def moments_of(optimizer: torch.optim.AdamW, master: torch.Tensor) -> dict[str, torch.Tensor]:
+    """AdamW's own `step`, `exp_avg` and `exp_avg_sq` of `master`, as it would make them before its first step."""
+    state = optimizer.state[master]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
+        state |= {name: torch.zeros_like(master, memory_format=torch.preserve_format) for name in MOMENTS}
+    return state
+
+
+def parts_of(
+    optimizer: torch.optim.AdamW, master: torch.Tensor, name: str, start: int, span: slice | None = None
+) -> Iterator["Part"]:
+    """A weight's elements from `start` on and their moments, which lie at `span` of a flat `master` and its moments."""
+    kept = {MASTER: master, **moments_of(optimizer, master)}
+    for kind in (MASTER, *MOMENTS):
+        flat = kept[kind].detach().view(-1)
+        yield Part(name, kind, start, flat if span is None else flat[span])
+
+
+def count_updates(optimizer: torch.optim.AdamW, masters: Sequence[torch.Tensor]) -> int:
+    """How often the optimizer has moved the weights; all together, or not at all."""
+    return max(int(moments_of(optimizer, master)["step"]) for master in masters)
+
+
+def set_updates(optimizer: torch.optim.AdamW, masters: Sequence[torch.Tensor], num_updates: int) -> None:
+    """Let the optimizer go on as if it had moved the weights `num_updates` times."""
+    for master in masters:
+        moments_of(optimizer, master)["step"].fill_(num_updates)

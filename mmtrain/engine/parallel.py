@@ -1,13 +1,16 @@
 """The engine: one optimizer step over micro-batches, on however many data-, tensor- and pipeline-parallel ranks."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.guard import Guard
 from mmtrain.engine.invariants import Invariants
-from mmtrain.engine.optim import learning_rate_at
+from mmtrain.engine.optim import Part, learning_rate_at
 from mmtrain.engine.passes import Losses, Passes
 from mmtrain.engine.states import States
 from mmtrain.engine.work import tokens_and_flops
@@ -35,13 +38,14 @@ class ParallelEngine:
         device: torch.device,
         vocab_size: int,
         evaluation: Evaluation | None,
+        received: Callable[[], int] = int,
     ) -> None:
         self.plan, self.states, self.passes, self.mixture = plan, states, passes, mixture
         self.groups, self.slices, self.device = groups, slices, device
         self.layout = Layout.of(mixture.rows)
         self.vocab_size, self.evaluation = vocab_size, evaluation
-        self.invariants = Invariants(plan, groups)
-        self.num_steps_done = 0
+        self.invariants, self.guard = Invariants(plan, groups), Guard(device, received)
+        self.num_steps_done = self.num_updates = 0
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = self.passes.agreed(micro_batches)
@@ -57,34 +61,65 @@ class ParallelEngine:
             return self._train(batches, totals)
 
     def update(self, batches: list[Batch], found: list[Losses]) -> StepReport:
-        """The second half: look at what must agree, clip, and move the weights."""
-        if self.invariants.are_due(self.num_steps_done):
-            self.invariants.check(self.num_steps_done, self.states.model, self.states.gradients())
-        learning_rate = learning_rate_at(self.num_steps_done, self.plan.train)
-        grad_norm = self.states.move(learning_rate)
+        """The second half: look at what must agree, clip, and move the weights, or leave them where that is no number.
+
+        The learning rate follows the moves, not the steps: one that is skipped changes nothing of what comes.
+        """
+        verdict = self.guard.agree(self.states.gradients(), (losses["loss"] for losses in found))
+        learning_rate = learning_rate_at(self.num_updates, self.plan.train)
+        grad_norm = math.nan
+        if not verdict.is_finite:
+            self.states.drop()
+        else:
+            if self.invariants.are_due(self.num_steps_done):
+                self.invariants.check(self.num_steps_done, self.states.model)
+            grad_norm = self.states.move(learning_rate)
+            self.num_updates += 1
         self.num_steps_done += 1
-        return self._report(batches, found, grad_norm, learning_rate)
+        report = self._report(batches, found, grad_norm, learning_rate)
+        if not verdict.is_finite:
+            report = replace(report, is_skipped=True, bad_places=self.guard.bad_places(batches, found))
+        return replace(report, signal=verdict.signal)
 
     def evaluate(self) -> EvalReport:
         assert self.evaluation is not None, "this engine was built without a held-out split"
         self.states.model.eval()
         return self.evaluation.run(self.passes)
 
-    def weights(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        return self._shared_out(self.states.weights())
+    def held(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        for part in self.states.parts():
+            yield from self._rectangles(part)
+
+    def kept(self) -> Iterator[tuple[Slice, torch.Tensor]]:
+        for part in self.states.parts():
+            if not self._is_replica(part.name):
+                yield from self._rectangles(part)
+
+    def _rectangles(self, part: Part) -> Iterator[tuple[Slice, torch.Tensor]]:
+        """A part, which is a flat range of this rank's slice, as rectangles of the whole tensor."""
+        place, stop = self.slices[part.name].of(part.kind), part.start + part.values.numel()
+        pieces = list(place.rectangles(part.start, stop))
+        values = part.values.split([math.prod(piece.shape) for piece in pieces])
+        yield from ((piece, value.view(piece.shape)) for piece, value in zip(pieces, values, strict=True))
+
+    def _is_replica(self, name: str) -> bool:
+        """Whether a tensor-parallel neighbour with a lower rank holds the same elements of a weight."""
+        place = self.slices[name]
+        return self.groups.coord.tp > 0 and place.shape == place.global_shape
+
+    def progress(self) -> dict[str, int]:
+        return {"num_steps_done": self.num_steps_done, "num_updates": self.states.count_updates()}
+
+    def take_up(self, progress: dict[str, int]) -> None:
+        self.num_steps_done, self.num_updates = progress["num_steps_done"], progress["num_updates"]
+        self.states.take_up(progress["num_updates"])
 
     def gradients(self) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """As `weights`, of the global batch's gradient before it is clipped; between the halves of a step."""
-        return self._shared_out(self.states.whole_gradients())
-
-    def _shared_out(self, named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[Slice, torch.Tensor]]:
-        """What every rank was told of each parameter's slice, kept by one of those that hold the same."""
-        coord, dp = self.groups.coord, self.groups.grid.dp
-        for number, (name, tensor) in enumerate(named):
-            place = self.slices[name]
-            is_replica = place.shape == place.global_shape and coord.tp > 0
-            if number % dp == coord.dp and not is_replica:
-                yield place, tensor.cpu()
+        """The global batch's gradient before it is clipped, between the halves of a step; each part from one rank."""
+        dp, dp_rank = self.groups.grid.dp, self.groups.coord.dp
+        for number, (name, tensor) in enumerate(self.states.whole_gradients()):
+            if number % dp == dp_rank and not self._is_replica(name):
+                yield self.slices[name], tensor.cpu()
 
     def _train(self, batches: list[Batch], totals: Totals) -> list[Losses]:
         def loss_of(features: Features, batch: Batch) -> Losses:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 TESTED_DEEPSPEED = ("0.19.",)
+INITIAL_MICRO_STEP = -1  # of ZeRO-1 and 2: before the first backward of a step
 HOLDER = -1  # a user of a weight that never leaves; DeepSpeed's own are numbered from 0
 
 
@@ -62,6 +63,24 @@ def forget_gradients(engine: Any) -> None:
     """
     sums = engine.optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
     torch._foreach_zero_(list(sums.values()))
+
+
+def drop_gradients(engine: Any, stage: int) -> None:
+    """Leave a step out as DeepSpeed does itself when half-precision sums overflow, which it finds in its own step only.
+
+    What it calls in turn is private; a step that was left out is tested against one that never was.
+    """
+    optimizer = engine.optimizer
+    if stage == 3:
+        optimizer._pre_step()
+        optimizer._partition_all_parameters()
+        optimizer._overflow_clean_up(optimizer.loss_scale)
+        return
+    optimizer.micro_step_id = INITIAL_MICRO_STEP
+    optimizer.zero_grad(set_to_none=True)
+    optimizer._release_preflattened_grad_buffers()
+    for sums in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+        sums.update(dict.fromkeys(sums))
 
 
 def add_up_in(params: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:

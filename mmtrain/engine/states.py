@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mmtrain.engine.optim import Part
 from mmtrain.model.chunks import StageModel
 
 
@@ -34,10 +35,22 @@ class States(Protocol):
         """One optimizer step; returns the norm of the whole model's gradient before clipping."""
         ...
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every parameter of this rank's slice of the stage by name, uncut along dp, in float32. All dp ranks call."""
+    def drop(self) -> None:
+        """Instead of `move`: forget the step's gradients, and change nothing else."""
         ...
 
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """As `weights`, of what `gradients` yields parts of."""
+        """What `gradients` yields parts of, by parameter, uncut along dp, in float32. All dp ranks call."""
+        ...
+
+    def parts(self) -> Iterator[Part]:
+        """This rank's own of every float32 weight and its moments; the ranks of `data` hold each element once."""
+        ...
+
+    def count_updates(self) -> int:
+        """How often the optimizer has moved the weights."""
+        ...
+
+    def take_up(self, num_updates: int) -> None:
+        """Go on from what was written into `parts`, as after `num_updates` moves. All dp ranks call."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.engine.optim import build_optimizer
+from mmtrain.engine.optim import Part, build_optimizer, count_updates, parts_of, set_updates
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
@@ -61,12 +61,22 @@ class UncutStates:
             torch._foreach_mul_(list(self.gradients()), self.clipping / (norm + CLIPPING_EPSILON))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        for master in self.masters:
+            if master.grad is None:
+                # AdamW would pass it over; under ZeRO, whose gradients are flat, it decays as if it had been 0.
+                master.grad = torch.zeros_like(master)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._copy_masters()
+        return norm
+
+    def _copy_masters(self) -> None:
         if self._copies:
             with torch.no_grad():
                 torch._foreach_copy_([param for param, _ in self._copies], [master for _, master in self._copies])
-        return norm
+
+    def drop(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _norm(self) -> float:
         """Of the whole model: a replicated weight counts once, on the first tensor-parallel rank."""
@@ -78,11 +88,19 @@ class UncutStates:
         own = torch.stack(torch._foreach_norm(counted)).double().square().sum() if counted else torch.zeros(1)
         return sum_floats([float(own)], self.groups.model, self.device)[0] ** 0.5
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, master.detach()) for name, master in self.named_masters)
-
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((name, master.grad) for name, master in self.named_masters if master.grad is not None)
+
+    def parts(self) -> Iterator[Part]:
+        for name, master in self.named_masters:
+            yield from parts_of(self.optimizer, master, name, start=0)
+
+    def count_updates(self) -> int:
+        return count_updates(self.optimizer, self.masters)
+
+    def take_up(self, num_updates: int) -> None:
+        set_updates(self.optimizer, self.masters, num_updates)
+        self._copy_masters()
 
 
 def _add_to_master(param: torch.nn.Parameter, master: torch.nn.Parameter) -> None:

@@ -25,5 +25,5 @@ def tokens_and_flops(plan: RunConfig, layout: Layout, vocab_size: int, batches: 
             num_patches=num_patches,
         )
         flops += sum(by_stack.values())
-        num_tokens += num_samples * (num_patches + 1) + int(batch.text_lengths_B.sum())
+        num_tokens += num_samples * (num_patches + plan.model.vision_class_token) + int(batch.text_lengths_B.sum())
     return num_tokens, flops

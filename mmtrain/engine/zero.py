@@ -11,8 +11,16 @@ from typing import Any
 import torch
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.engine.optim import build_optimizer
-from mmtrain.engine.partition import add_up_in, confine_checks_to, forget_gradients, gather_and_hold, reduced_once
+from mmtrain.engine import flat
+from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
+from mmtrain.engine.partition import (
+    add_up_in,
+    confine_checks_to,
+    drop_gradients,
+    forget_gradients,
+    gather_and_hold,
+    reduced_once,
+)
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.groups import Groups, hold_to
 from mmtrain.planner.memory import PREFETCHED, REDUCED_TOGETHER
@@ -74,8 +82,12 @@ class ZeroStates:
         self.engine.backward(loss, scale_wrt_gas=False)
 
     def gradients(self) -> Iterator[torch.Tensor]:
-        for group in self.engine.optimizer.averaged_gradients.values():
-            yield from (gradient for gradient in group or () if gradient is not None)
+        optimizer = self.engine.optimizer
+        if hasattr(optimizer, "averaged_gradients"):
+            for group in optimizer.averaged_gradients.values():
+                yield from (gradient for gradient in group or () if gradient is not None)
+        else:  # stage 1 in bf16 is another class of DeepSpeed's, which sums into flat tensors
+            yield from optimizer.fp32_groups_gradient_flat_partition
 
     def move(self, learning_rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
@@ -84,15 +96,30 @@ class ZeroStates:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        return ((name, safe_get_full_fp32_param(param)) for name, param in self.model.named_parameters())
+    def drop(self) -> None:
+        drop_gradients(self.engine, self.stage)
 
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_grad
 
         return ((name, safe_get_full_grad(param).float()) for name, param in self.model.named_parameters())
+
+    def parts(self) -> Iterator[Part]:
+        parts_of_stage = flat.parts_of_stage_3 if self.stage == 3 else flat.parts_of_stage_1_and_2
+        return parts_of_stage(self.engine.optimizer, self.model.named_parameters())
+
+    def count_updates(self) -> int:
+        return count_updates(self.engine.optimizer.optimizer, self._masters)
+
+    def take_up(self, num_updates: int) -> None:
+        set_updates(self.engine.optimizer.optimizer, self._masters, num_updates)
+        refresh = flat.refresh_stage_3 if self.stage == 3 else flat.refresh_stage_1_and_2
+        refresh(self.engine.optimizer)
+
+    @property
+    def _masters(self) -> list[torch.Tensor]:
+        masters_of = flat.masters_of_stage_3 if self.stage == 3 else flat.masters_of_stage_1_and_2
+        return masters_of(self.engine.optimizer)
 
 
 class GroupsForDeepSpeed:

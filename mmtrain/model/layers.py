@@ -6,6 +6,7 @@ Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size o
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from torch.utils.checkpoint import checkpoint
 
 from mmtrain.config.schema import ModelConfig, ParallelConfig
-from mmtrain.config.shapes import inner_width
+from mmtrain.config.shapes import inner_width, stack_activations, stack_norm_epsilons, stack_widths
 
 OutputAndBias = tuple[torch.Tensor, torch.Tensor]
 
@@ -173,15 +174,23 @@ def _left_empty(weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
-def stack_config(model: ModelConfig, parallel: ParallelConfig, width: int, num_layers: int) -> TransformerConfig:
-    """megatron's description of one stack of `num_layers` layers of `width`."""
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda hidden: hidden * torch.sigmoid(1.702 * hidden),  # Hendrycks and Gimpel 2016
+}
+
+
+def stack_config(model: ModelConfig, parallel: ParallelConfig, stack: str, num_layers: int) -> TransformerConfig:
+    """megatron's description of `num_layers` layers of one of the stacks."""
+    width = stack_widths(model)[stack]
     return TransformerConfig(
         num_layers=num_layers,
         hidden_size=width,
         num_attention_heads=width // model.head_size,
         kv_channels=model.head_size,
         ffn_hidden_size=inner_width(width, model.mlp_ratio),
-        layernorm_epsilon=model.norm_epsilon,
+        layernorm_epsilon=stack_norm_epsilons(model)[stack],
         tensor_model_parallel_size=parallel.tp,
         sequence_parallel=parallel.sequence_parallel,
         hidden_dropout=0.0,
@@ -193,7 +202,7 @@ def stack_config(model: ModelConfig, parallel: ParallelConfig, width: int, num_l
         use_cpu_initialization=True,
         init_method=_left_empty,
         output_layer_init_method=_left_empty,
-        activation_func=F.gelu,
+        activation_func=ACTIVATIONS[stack_activations(model)[stack]],
     )
 
 

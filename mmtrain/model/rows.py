@@ -61,6 +61,7 @@ class Rows:
     image_ids_B: torch.Tensor
     caption_ids_B: torch.Tensor
     draws_B2: torch.Tensor
+    last_B: torch.Tensor  # int64: position of each text's last token
     picks: dict[str, Picks]
     all_images: bool  # known on the host, so that no mask is built where none is needed
 
@@ -98,6 +99,7 @@ def plan_rows(batch: Batch, layout: Layout) -> Rows:
         image_ids_B=batch.image_ids_B,
         caption_ids_B=batch.caption_ids_B,
         draws_B2=batch.draws_B2,
+        last_B=lengths_B - 1,
         picks={kind: pick(batch) for kind, pick in picks.items() if kind in layout.fusion},
         all_images=bool(batch.has_image_B.all()),
     )

@@ -28,13 +28,15 @@ class TextTower(torch.nn.Module):
 
     def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, vocab_size: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.is_causal = config, model.text_attention == "causal"
         self.embedding = TextEmbedding(model, config, vocab_size) if part.begins("text") else None
         self.stack = Stack(config, part.layers("text"), with_images=False, recompute=model.recompute.text == "full")
-        self.final_norm = Norm(config, model.text_width, model.norm_epsilon) if part.ends("text") else None
+        self.final_norm = Norm(config, model.text_width, config.layernorm_epsilon) if part.ends("text") else None
 
     def forward(self, ids_or_tokens: torch.Tensor, mask_Y1TT: torch.Tensor) -> torch.Tensor:
         tokens_TYH = ids_or_tokens
+        if self.is_causal:
+            mask_Y1TT = mask_Y1TT.tril()
         if self.embedding is not None:
             tokens_TYH = spread(self.embedding(ids_or_tokens), self.config)
         tokens_TYH = self.stack(tokens_TYH, mask_Y1TT)

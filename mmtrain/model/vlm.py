@@ -5,9 +5,9 @@ Axes: B samples, T text positions, S image tokens, Y rows of the text stack, R r
 
 import torch
 
-from mmtrain.config.depth import Part
+from mmtrain.config.depth import STACKS, Part
 from mmtrain.config.schema import RunConfig
-from mmtrain.config.shapes import num_image_tokens, sequence_unit, stack_widths
+from mmtrain.config.shapes import num_image_tokens, sequence_unit
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
 from mmtrain.model.layers import gathered, stack_config
@@ -35,9 +35,9 @@ class VisionLanguageModel(torch.nn.Module):
         self.model, self.pool_size = model, plan.itm.pool_size
         self.unit = sequence_unit(parallel)
         self.num_image_tokens = num_image_tokens(model, parallel)
-        widths = stack_widths(model)
-        sizes = dict(zip(widths, part.sizes, strict=True))
-        configs = {name: stack_config(model, parallel, width, sizes[name]) for name, width in widths.items()}
+        configs = {
+            stack: stack_config(model, parallel, stack, size) for stack, size in zip(STACKS, part.sizes, strict=True)
+        }
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
         self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same
         self.vision = self.text = self.contrast = self.fusion = self.match = self.token = None
@@ -81,18 +81,17 @@ class VisionLanguageModel(torch.nn.Module):
         return shape.pack(flow, self.part.stop, next(self.parameters()).dtype)
 
     def _num_real(self, rows: Rows) -> int:
-        """[CLS] and patches of an image; a micro-batch has a shape of its own only where one stage holds all layers."""
+        """[CLS] if any and patches of an image; shapes of their own come only where one stage holds all layers."""
         height, width = (side // self.model.patch_size for side in rows.images_BCHW.shape[2:])
-        return 1 + (height * width or self.model.num_patches)
+        return self.model.vision_class_token + (height * width or self.model.num_patches)
 
     def _compare(self, flow: Flow, rows: Rows) -> Features:
-        cls_BH = gathered(flow.image_SBH, self.vision_config)[0]
-        num_samples = cls_BH.shape[0]
-        clean_BH = gathered(flow.text_TRH[:, :num_samples], self.text_config)[0]  # the first of the kinds
+        image_SBH = gathered(flow.image_SBH, self.vision_config)[: self._num_real(rows)]
+        clean_TBH = gathered(flow.text_TRH[:, : image_SBH.shape[1]], self.text_config)  # the first of the kinds
         assert rows.layout.text[0] == "clean"
-        image_BE, text_BE, temperature = self.contrast(cls_BH, clean_BH)
+        found = self.contrast(image_SBH, clean_TBH, rows.last_B)
         # As they would come out of a packet, so that the loss and the negatives are the same with and without stages.
-        image_BE, text_BE, temperature = (part.to(cls_BH.dtype).float() for part in (image_BE, text_BE, temperature))
+        image_BE, text_BE, temperature = (part.to(image_SBH.dtype).float() for part in found)
         return Features(image_BE=image_BE, text_BE=text_BE, temperature=temperature)
 
     def _fuse(self, flow: Flow, rows: Rows) -> Flow:

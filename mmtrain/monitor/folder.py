@@ -1,5 +1,6 @@
 """The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +32,13 @@ class RunFolder:
     def copy_inputs(self, plan: RunConfig) -> None:
         """Put the resolved config and the tokenizer into the folder, so that it can be read without anything else."""
         if self.writes:
-            (self.path / CONFIG).write_text(dump_config(plan))
-            shutil.copyfile(plan.data.tokenizer, self.path / TOKENIZER)
+            # Whole or not at all: a run that is ended here must know its config when it is started again.
+            partial = self.path / f"{CONFIG}.partial"
+            partial.write_text(dump_config(plan))
+            os.replace(partial, self.path / CONFIG)
+            tokenizer = self.path / TOKENIZER
+            if not (tokenizer.exists() and tokenizer.samefile(plan.data.tokenizer)):
+                _copy_tokenizer(plan.data.tokenizer, tokenizer)
 
     def meters(
         self,
@@ -75,6 +81,16 @@ class RunFolder:
     def close(self) -> None:
         """Let go of the folder's files."""
         self.log.close()
+
+
+def _copy_tokenizer(source: Path, to: Path) -> None:
+    """A file, or of another model's folder what is its tokenizer: its weights stay where they are."""
+    if not source.is_dir():
+        shutil.copyfile(source, to)
+        return
+    to.mkdir(exist_ok=True)
+    for file in source.glob("*token*.json"):
+        shutil.copyfile(file, to / file.name)
 
 
 def scores_table(name: str, scores: dict[str, float]) -> Table:

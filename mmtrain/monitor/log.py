@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # one line of log.jsonl: always `step`; with `eval` where it holds scores
 
+LINES = "log.jsonl"
 TENSORBOARD_FLUSH_SECONDS = 10  # what a killed run may lose
 
 
@@ -25,24 +28,45 @@ class RunLog:
         self.run_dir = run_dir
         self._lines: TextIO | None = None
         self._board: SummaryWriter | None = None
+        self._first_step: int | None = None  # from here on TensorBoard forgets what an earlier attempt has shown
         if writes:
             self._open()
 
     def write(self, row: Row) -> None:
-        """Append `row` as a line of JSON at full precision, flushed, and its numbers as TensorBoard scalars."""
-        if self._lines is None or self._board is None:
+        """Append `row` as a line of JSON at full precision, flushed, and its numbers as TensorBoard scalars.
+
+        JSON knows no NaN and no infinity: they become null.
+        """
+        if self._lines is None:
             return
-        self._lines.write(json.dumps(row) + "\n")
+        row = {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
+        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
         self._lines.flush()
         group = f"eval_{row['eval']}" if "eval" in row else "train"
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(f"{group}/{name}", value, row["step"])
+                self.board.add_scalar(f"{group}/{name}", value, row["step"])
 
     def show(self, step: int, name: str, image_HWC: "np.ndarray") -> None:
         """Put a uint8 picture on TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, image_HWC, step, dataformats="HWC")
+        if self._lines is not None:
+            self.board.add_image(name, image_HWC, step, dataformats="HWC")
+
+    def cut(self, keeps: Callable[[Row], bool]) -> list[Row]:
+        """Forget every row that `keeps` says no to, from the file and from TensorBoard; the rows that stay."""
+        if self._lines is None:
+            return []
+        rows = read_rows(self.run_dir)
+        kept = [row for row in rows if keeps(row)]
+        if len(kept) < len(rows):
+            self._lines.close()
+            path = self.run_dir / LINES
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(partial, path)
+            self._lines = path.open("a", encoding="utf-8")
+        self._first_step = 1 + max((row["step"] for row in kept), default=0)
+        return kept
 
     def close(self) -> None:
         """Flush and let go of the files; the log takes no more rows."""
@@ -60,19 +84,26 @@ class RunLog:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is used
+    @property
+    def board(self) -> "SummaryWriter":
+        """TensorBoard, opened when there is something to show."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is used
 
+            place = str(self.run_dir / "tensorboard")
+            self._board = SummaryWriter(place, flush_secs=TENSORBOARD_FLUSH_SECONDS, purge_step=self._first_step)
+        return self._board
+
+    def _open(self) -> None:
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        path = self.run_dir / "log.jsonl"
+        path = self.run_dir / LINES
         _mend(path)
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(self.run_dir / "tensorboard"), flush_secs=TENSORBOARD_FLUSH_SECONDS)
 
 
 def read_rows(run_dir: Path) -> list[Row]:
     """The rows of RUN_DIR/log.jsonl, oldest first."""
-    with (run_dir / "log.jsonl").open(encoding="utf-8") as lines:
+    with (run_dir / LINES).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 

@@ -24,9 +24,8 @@ STEPS_REMEMBERED = 50  # the time left is foretold from the mean of the last so 
 class Meters:
     """Turns reports into rows of the log; keeps the running total of samples, and shows the run on the writing rank.
 
-    `peak_tflops` is the device's peak in this run's precision, None where it is not known. `samples` and `step` are
-    where the run stands, for one that goes on from a checkpoint. `terminal` None: found out from stderr. `sheet` draws
-    what held-out images retrieve.
+    `peak_tflops` is the device's peak in this run's precision, None where it is not known. `terminal` None: found out
+    from stderr. `sheet` draws what held-out images retrieve.
     """
 
     def __init__(
@@ -36,12 +35,10 @@ class Meters:
         num_steps: int,
         num_devices: int,
         peak_tflops: float | None,
-        step: int = 0,
-        samples: int = 0,
         terminal: bool | None = None,
         sheet: ContactSheet | None = None,
     ) -> None:
-        self.samples = samples
+        self.samples = self.skipped = 0
         self._log, self._sheet = log, sheet
         self._num_steps = num_steps
         self._num_devices = num_devices
@@ -49,16 +46,28 @@ class Meters:
         self._last_seconds: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         on_terminal = sys.stderr.isatty() if terminal is None else terminal
         self._progress = _progress() if log.writes and on_terminal else None
-        self._task = self._progress.add_task("", total=num_steps, completed=step) if self._progress else None
+        self._task = self._progress.add_task("", total=num_steps) if self._progress else None
+
+    def resume(self, step: int) -> None:
+        """Go on after `step` steps: forget the rows of those that will be run again, and of scores yet to be taken."""
+        is_over = step >= self._num_steps  # the last scores are taken after the last checkpoint
+        rows = self._log.cut(
+            lambda row: row["step"] < step or (row["step"] == step and not (is_over and "eval" in row))
+        )
+        self.samples = max((row["samples"] for row in rows if "samples" in row), default=0)
+        self.skipped = max((row["skipped"] for row in rows if "skipped" in row), default=0)
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=step)
 
     def record(self, step: int, report: StepReport, *, step_seconds: float, data_wait_seconds: float) -> Row:
         """The row of optimizer step `step` (1 is the first), logged and shown.
 
         `step_seconds` is the wall time from the end of the step before, `data_wait_seconds` its part spent waiting for
-        samples. None are: the loss of an objective with weight 0, the temperature where nothing contrasts, mfu without
-        a known peak.
+        samples, `skipped` the steps so far that were left out. None are: the loss of an objective with weight 0, the
+        temperature where nothing contrasts, mfu without a known peak.
         """
         self.samples += report.num_samples
+        self.skipped += report.is_skipped
         self._last_seconds.append(step_seconds)
         tflops = report.flops / step_seconds / self._num_devices / 1e12
         row: Row = {
@@ -75,6 +84,7 @@ class Meters:
             "tflops_per_device": tflops,
             "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,
             "data_wait_seconds": data_wait_seconds,
+            "skipped": self.skipped,
         }
         self._log.write(row)
         self._show_step(step, row)

@@ -1,12 +1,15 @@
 """This process as its launcher started it, and how it ends when it cannot go on. Needs no torch."""
 
 import os
+import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from mmtrain.parallel.signals import Signals, name_of
 
 EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
     "Transformer Engine and Apex are not installed",
@@ -15,6 +18,7 @@ EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
     "`torch.distributed.reduce_scatter_tensor` is deprecated",
 )
 REFUSED = 2  # exit code of a run that cannot start or go on as it was asked for
+SAVED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, and wants to be started again
 HEAD_START_SECONDS = 2.0
 LOST = 3  # exit code of a rank whose neighbour ended or did not answer in time
 LAUNCHER_SECONDS = 10.0  # for the launcher to notice that a rank has ended, and to end the others
@@ -27,6 +31,13 @@ class RunStopped(Exception):
     """A run that cannot go on as it was asked; every rank finds it at the same step."""
 
 
+class Preempted(Exception):
+    """The run was asked to end by a signal, and saved; every rank ends at the same step."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"preempted by signal {name_of(signal_number)} at step {step}")
+
+
 @dataclass(frozen=True)
 class Launch:
     """What `torchrun`, `deepspeed` or a plain `python` start says of this process."""
@@ -35,6 +46,7 @@ class Launch:
     local_rank: int
     world_size: int
     local_world_size: int
+    node: str = field(default_factory=socket.gethostname)  # what the scheduler calls this machine
 
 
 def read_launch() -> Launch:
@@ -45,6 +57,7 @@ def read_launch() -> Launch:
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         world_size=world_size,
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", str(world_size)))),
+        node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
     )
 
 
@@ -54,16 +67,22 @@ def hush_expected_warnings() -> None:
         warnings.filterwarnings("ignore", message=beginning)
 
 
-def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[type[Exception], ...]) -> int:
+def in_one_sentence(
+    work: Callable[[], int], launch: Launch, refusals: tuple[type[Exception], ...], signals: Signals | None = None
+) -> int:
     """The exit code of `work`; one of `refusals` becomes its message on stderr and exit code 2, without a traceback.
 
     What every rank finds is said by the first one only: the others give it a head start, because a launcher ends all
     ranks as soon as one has ended. What only one rank finds is said by that one. A rank that is left alone waits for
     the launcher to end it: why the other one ended is for that one to say, and for its exit code. Where no launcher
-    does, it says at which step it lost the other, and its exit code is 3.
+    does, it says at which step it lost the other, and its exit code is 3. A run that saved on a signal ends with 75.
     """
     try:
         return work()
+    except Preempted as ended:
+        if launch.rank == 0:
+            print(f"mmtrain: {ended}; the same command goes on from there", file=sys.stderr, flush=True)
+        return SAVED
     except refusals as refusal:
         if launch.rank != 0:
             time.sleep(HEAD_START_SECONDS)
@@ -71,23 +90,39 @@ def in_one_sentence(work: Callable[[], int], launch: Launch, refusals: tuple[typ
             print(f"mmtrain: {refusal}", file=sys.stderr, flush=True)
         return REFUSED
     except Exception as error:
-        if launch.world_size == 1 or not _tells_of_another_rank(error):
+        if not lost_another_rank(error, launch):
             raise
-        time.sleep(LAUNCHER_SECONDS)
-        where = getattr(error, "where", "while the ranks came together")
-        reason = str(error).strip().partition("\n")[0]
-        print(
-            f"mmtrain: rank {launch.rank} stopped {where}: another rank ended or did not answer within "
-            f"parallel.timeout_seconds ({reason})",
-            file=sys.stderr,
-            flush=True,
-        )
+        signals = signals or Signals()
+        signals.wait(LAUNCHER_SECONDS)
+        if not signals.received:
+            print(f"mmtrain: {_loss(error, launch)}", file=sys.stderr, flush=True)
         return LOST
 
 
-def _tells_of_another_rank(error: Exception) -> bool:
-    return any(kind.__name__ in LOST_TYPES for kind in type(error).__mro__) or any(
-        word in str(error) for word in LOST_WORDS
+def cause_of(error: BaseException, launch: Launch, refusals: tuple[type[Exception], ...]) -> str:
+    """Why a run ended, as `in_one_sentence` says it; of what has a traceback its last line, and whose it is."""
+    if isinstance(error, refusals):
+        return str(error)
+    if lost_another_rank(error, launch):
+        return _loss(error, launch)
+    said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+    return f"rank {launch.rank} failed{getattr(error, 'where', '') and ' ' + error.where}: {said}"
+
+
+def _loss(error: BaseException, launch: Launch) -> str:
+    where = getattr(error, "where", "while the ranks came together")
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"rank {launch.rank} stopped {where}: another rank ended or did not answer within "
+        f"parallel.timeout_seconds ({reason})"
+    )
+
+
+def lost_another_rank(error: BaseException, launch: Launch) -> bool:
+    """Whether this is how a rank hears that another is gone."""
+    return launch.world_size > 1 and (
+        any(kind.__name__ in LOST_TYPES for kind in type(error).__mro__)
+        or any(word in str(error) for word in LOST_WORDS)
     )
 
 

@@ -35,9 +35,9 @@ def step_flops(
     Keys: vision, text, fusion, heads. An objective with weight 0 has no rows and adds nothing.
     """
     num_patches = model.num_patches if num_patches is None else num_patches
-    image_length = num_patches + 1
+    image_length = num_patches + model.vision_class_token
     forward = {
-        "vision": num_samples * _vision(model, num_patches),
+        "vision": num_samples * _vision(model, num_patches, image_length),
         "text": num_samples * num_text_rows(loss) * _text_row(model, text_length),
         "fusion": num_samples * _fusion(model, num_fusion_rows(loss), image_length, text_length),
         "heads": num_samples * _pooled_heads(model, loss) + _product(num_picked_tokens, model.hidden_size, vocab_size),
@@ -81,9 +81,9 @@ def _self_attention(length: int, width: int) -> int:
     return _product(length, width, 3 * width) + _attention(length, length, width) + _product(length, width, width)
 
 
-def _vision(model: ModelConfig, num_patches: int) -> int:
+def _vision(model: ModelConfig, num_patches: int, image_length: int) -> int:
     """The vision tower on one image: patch embedding and layers."""
-    width, image_length = model.vision_width, num_patches + 1
+    width = model.vision_width
     patches = _product(num_patches, CHANNELS * model.patch_size**2, width)
     layer = _self_attention(image_length, width) + _mlp(image_length, width, model.mlp_ratio)
     return patches + model.vision_layers * layer
@@ -122,5 +122,14 @@ def _pooled_heads(model: ModelConfig, loss: LossConfig) -> int:
     """The heads that read one vector: image and text projections, and the match head."""
     # ITM draws its negatives by similarity, so it needs the projections as ITC does.
     projections = _product(1, model.vision_width + model.text_width, model.embedding_size)
+    if model.vision_pooling == "attention":
+        projections += _image_pool(model)
     match = ITM_ROWS * _product(1, model.hidden_size, MATCH_CLASSES)
     return projections * (loss.itc > 0 or loss.vlp > 0) + match * (loss.vlp > 0)
+
+
+def _image_pool(model: ModelConfig) -> int:
+    """One query that looks at every image token, and the MLP behind it."""
+    width, length = model.vision_width, model.image_length
+    projections = 2 * _product(1, width, width) + _product(length, width, 2 * width)
+    return projections + _attention(1, length, width) + _mlp(1, width, model.mlp_ratio)

@@ -32,11 +32,13 @@ def edge_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int) ->
     found = {}
     if part.begins("vision"):
         patches = _linear(CHANNELS * model.patch_size**2, vision)
-        found["patch embedding"] = patches + vision + (model.num_patches + 1) * vision
+        entry_norm = _norm(vision) * model.vision_entry_norm
+        found["patch embedding"] = patches + (model.vision_class_token + model.image_length) * vision + entry_norm
     if part.begins("text"):
         found["token embedding"] = vocab_size // tp * text + model.max_text_length * text
     if part.ends("text"):
-        found["contrast head"] = (vision + text) * model.embedding_size + 1
+        pool = _image_pool(model) if model.vision_pooling == "attention" else 0
+        found["contrast head"] = (vision + text) * model.embedding_size + 1 + pool
     if part.begins("fusion"):
         to_width = sum(_linear(own, hidden) for own in (vision, text) if own != hidden)
         found["fusion entry"] = to_width + hidden
@@ -50,6 +52,13 @@ def largest_use(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> int
     """Parameters of the largest piece that is used at once: a layer, an embedding or a head."""
     layers = [layer_parameters(model, stack, tp) for stack in STACKS if part.layers(stack)]
     return max([*layers, *edge_parameters(model, part, vocab_size, tp).values()])
+
+
+def _image_pool(model: ModelConfig) -> int:
+    """The query that looks at all image tokens, its attention, norm and MLP; the same on every rank."""
+    width, inner = model.vision_width, inner_width(model.vision_width, model.mlp_ratio)
+    attention = width + 2 * _linear(width, width) + _linear(width, 2 * width)
+    return attention + _norm(width) + _linear(width, inner) + _linear(inner, width)
 
 
 def _norm(width: int) -> int:

@@ -8,7 +8,6 @@ length of the difference by the length of the gradient, over all parameters; dp2
 """
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -83,7 +82,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     asked = parser.parse_args()
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # torch's own names for collectives
     found = run_ranks(RANKS.world_size, found_on_a_rank, NUM_BATCHES)[0]
     rows = [COLUMNS, *([("---",) * len(COLUMNS)] if asked.markdown else [])]
     for way, of_way in found.items():

@@ -38,6 +38,8 @@ LAYOUTS = (
     Ranks(tp=2, shares_tokens=True),
     Ranks(tp=2, pp=2, shares_tokens=True),
     Ranks(dp=2, tp=2, pp=2, shares_tokens=True),
+    Ranks(pp=2, chunks=2),
+    Ranks(dp=2, pp=2, chunks=2),
 )
 GATHERS, NEGATIVES = ("per_use", "per_step"), ("micro_batch", "global_batch")
 COLUMNS = ("layout", "zero.gather", "itc.negatives", "losses", "grad norm", "gradients", "weights", "key biases")
@@ -89,7 +91,7 @@ def beyond(far: Distance) -> str:
 def _line(cells: Sequence[str], markdown: bool) -> str:
     if markdown:
         return f"| {' | '.join(cells)} |"
-    widths = (13, 11, 13, 8, 9, 9, 8, 10)
+    widths = (16, 11, 13, 8, 9, 9, 8, 10)
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
 
 

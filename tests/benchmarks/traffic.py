@@ -9,7 +9,6 @@ micro-batches. Exit code 1 if `per_step` moves more than 1.05 of either at any s
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +57,6 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     parser.add_argument("--kinds", action="store_true", help="print every kind of collective of the last step")
     asked = parser.parse_args()
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # torch's own names for collectives
     plans = {
         (holder, negatives, num_batches): plan_of(*HOLDERS[holder], negatives, num_batches)
         for holder in HOLDERS

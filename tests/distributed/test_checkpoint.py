@@ -16,7 +16,9 @@ def train_and_save(checkpoints: str, tp: int, dp: int) -> dict[str, Rectangle]:
     """Save after two steps; this rank's whole part of every weight, asked of ZeRO one by one."""
     from deepspeed.utils import safe_get_full_fp32_param
 
+    from mmtrain.checkpoint.changes import Changes
     from mmtrain.checkpoint.keeper import Keeper
+    from mmtrain.checkpoint.manifest import Manifest
     from mmtrain.engine.build import build_engine, join
     from mmtrain.parallel.launch import read_launch
     from tests.helpers import global_batch_of
@@ -26,8 +28,10 @@ def train_and_save(checkpoints: str, tp: int, dp: int) -> dict[str, Rectangle]:
     engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
     for step in range(2):
         engine.step(global_batch_of(step, plan, dp, place.groups.coord.dp))
-    keeper = Keeper(Path(checkpoints), {}, tokenizer_sha256="", num_pieces=VOCAB_SIZE, is_first=place.groups.rank == 0)
+    here = Manifest(0, {}, {}, tokenizer_sha256="", num_pieces=VOCAB_SIZE)
+    keeper = Keeper(Path(checkpoints), here, plan.checkpoint, Changes({}))
     keeper.save(2, engine, _Nowhere())
+    keeper.finish()
     parts = {name: safe_get_full_fp32_param(param) for name, param in engine.states.model.named_parameters()}
     return {name: _rectangle(engine.slices[name], part) for name, part in parts.items()}
 
@@ -45,7 +49,7 @@ def _rectangle(place: Any, part: torch.Tensor) -> Rectangle:
 
 def load_into(folders: list[str], tp: int) -> list[dict[str, Rectangle]]:
     """This rank's first weights, and its weights after loading each of `folders`."""
-    from mmtrain.checkpoint.save import load_tensors
+    from mmtrain.checkpoint.load import load_tensors
     from mmtrain.engine.build import build_model, join
     from mmtrain.parallel.launch import read_launch
 

@@ -16,16 +16,19 @@ WEIGHT_BOUND = 1e-3  # the same of weights: after two steps the largest entry of
 # The towers have widths of their own, 17 image tokens do not divide by tp, and 11 text positions are filled up.
 ODD = {"hidden_size": 32, "vision_hidden_size": 48, "text_hidden_size": 16, "image_size": 32, "embedding_size": 20}
 DP2_PP2, TP2_PP2_SP, DP2_TP2 = Ranks(dp=2, pp=2), Ranks(tp=2, pp=2, shares_tokens=True), Ranks(dp=2, tp=2)
+# Two parts of the depth on each rank; that schedule wants whole rounds of micro-batches, so there is one more.
+INTERLEAVED, ROUNDS = Ranks(dp=2, pp=2, chunks=2), {"global_batch_size": GLOBAL_BATCH + BLOCK}
 Found = dict[str, Training]
 
 
 def plan_of(ranks: Ranks, gather: str = "per_use", negatives: str = "micro_batch", **sections: Any) -> Any:
     """Three micro-batches a step. Why this epsilon: tests.benchmarks.layouts."""
     parallel = {**ranks.parallel, **sections.pop("parallel", {})}
-    train = {"global_batch_size": GLOBAL_BATCH, "micro_batch_size": BLOCK // ranks.dp}
+    zero = {"stage": 3, "gather": gather, **sections.pop("zero", {})}
+    train = {"global_batch_size": GLOBAL_BATCH, "micro_batch_size": BLOCK // ranks.dp, **sections.pop("train", {})}
     return tiny_plan(
         parallel=parallel,
-        zero={"stage": 3, "gather": gather},
+        zero=zero,
         itc={"negatives": negatives},
         train={**train, "learning_rate": 1e-3, "epsilon": 1e-6},
         **sections,
@@ -107,6 +110,8 @@ ALONE = {
     "uneven global_batch": uneven(Ranks(), negatives="global_batch"),
     "odd": run_of(Ranks(), model=ODD),
     "bf16": run_of(Ranks(), precision="bf16"),
+    "whole rounds micro_batch": run_of(Ranks(), train=ROUNDS),
+    "whole rounds global_batch": run_of(Ranks(), negatives="global_batch", train=ROUNDS),
 }
 # What is run, and which of `ALONE` it must equal. Runs without stages come first: DeepSpeed numbers all parameters that
 # a process ever made, and ranks that once held different stages would disagree on the numbers.
@@ -120,6 +125,15 @@ ON_FOUR = {
     "dp2-pp2 uneven per_use": (uneven(DP2_PP2, "per_use", "global_batch"), "uneven global_batch"),
     "dp2-pp2 uneven per_step": (uneven(DP2_PP2, "per_step"), "uneven micro_batch"),
     "dp2-pp2 bf16": (run_of(DP2_PP2, "per_step", precision="bf16"), "bf16"),
+    "interleaved per_use": (run_of(INTERLEAVED, "per_use", train=ROUNDS), "whole rounds micro_batch"),
+    "interleaved per_step": (
+        run_of(INTERLEAVED, "per_step", "global_batch", train=ROUNDS, model={"recompute": "full"}),
+        "whole rounds global_batch",
+    ),
+    "interleaved ZeRO-1": (
+        run_of(INTERLEAVED, "auto", train=ROUNDS, zero={"stage": 1}),
+        "whole rounds micro_batch",
+    ),
     "tp2-pp2-sp": (run_of(TP2_PP2_SP, negatives="global_batch"), "global_batch"),
     "tp2-pp2-sp odd": (run_of(TP2_PP2_SP, "per_step", model=ODD), "odd"),
 }

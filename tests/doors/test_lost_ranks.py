@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,13 @@ def end_all(programs: Sequence[subprocess.Popen[str]]) -> None:
         program.communicate()
 
 
+def ended_as(folder: Path) -> dict[str, Any]:
+    """What status.json says of a run that failed."""
+    status = json.loads((folder / "run" / "status.json").read_text())
+    assert status["state"] == "failed", status
+    return status
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_rank_that_is_killed_ends_the_whole_job(launcher: str, prepared: Prepared, tmp_path: Path) -> None:
     command = [word.format(port=free_port()) for word in LAUNCHERS[launcher]]
@@ -109,6 +117,7 @@ def test_a_rank_that_is_killed_ends_the_whole_job(launcher: str, prepared: Prepa
         assert time.monotonic() - killed < TIMEOUT_SECONDS + LAUNCHER_SECONDS + SLACK_SECONDS
         alive = [pid for pid in ranks if any(word.startswith(b"RANK=") for word in environ_of(pid))]
         assert alive == []
+        assert ended_as(tmp_path)["reason"].startswith("rank 0 stopped in step")
     finally:
         end_all([program])
 
@@ -135,6 +144,7 @@ def test_a_rank_alone_says_at_which_step_it_lost_the_other(
         assert sentence.startswith(f"mmtrain: rank 0 stopped in step {num_steps + 1}: another rank ended"), said
         assert reason in sentence and "Traceback" not in said, said
         assert ranks[0].returncode == 3
+        assert f"mmtrain: {ended_as(tmp_path)['reason']}" == sentence
     finally:
         end_all(ranks)
 
@@ -147,6 +157,7 @@ def test_ranks_of_different_configs_all_end_with_one_sentence(prepared: Prepared
         assert [rank.returncode for rank in ranks] == [2, 2], said
         assert said[0].count("mmtrain: step 1 was not taken: the ranks do not agree on their config") == 1, said[0]
         assert "mmtrain: " not in said[1] and not any("Traceback" in one for one in said), said
+        assert "do not agree on their config" in ended_as(tmp_path)["reason"]
         assert not any(json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
     finally:
         end_all(ranks)

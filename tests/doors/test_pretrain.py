@@ -102,7 +102,17 @@ def test_one_process_and_two_find_nearly_the_same_scores(runs: dict[str, Run]) -
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_run_folder_holds_all_that_a_run_leaves(launcher: str, runs: dict[str, Run], prepared: Prepared) -> None:
     folder = runs[launcher].folder
-    names = {"config.yaml", "tokenizer.model", "log.jsonl", "tensorboard", "checkpoints", "retrieved.png"}
+    names = {
+        "config.yaml",
+        "tokenizer.model",
+        "log.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "retrieved.png",
+        "lock",
+        "status.json",
+        "endings",
+    }
     assert {path.name for path in folder.iterdir()} == names
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["hidden_size"] == 32
     assert (folder / "tokenizer.model").read_bytes() == (prepared.folder / "set" / "tokenizer.model").read_bytes()

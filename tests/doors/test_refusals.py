@@ -1,5 +1,6 @@
 """Runs that cannot start, or cannot go on: one sentence that names the knob, an end in time, no traceback."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -35,13 +36,20 @@ def a_tokenizer_of_other_texts(prepared: Prepared, folder: Path) -> tuple[list[s
     return [f"data.tokenizer={other}"], "data.tokenizer does not know"
 
 
-def a_used_run_dir(prepared: Prepared, folder: Path) -> tuple[list[str], str]:
+def a_run_dir_of_another_model(prepared: Prepared, folder: Path) -> tuple[list[str], str]:
     (folder / "run").mkdir()
-    (folder / "run" / "log.jsonl").write_text('{"step": 1}\n')
-    return [], f"run_dir {folder}/run holds a run already"
+    other = prepared.config.read_text().replace("hidden_size: 32", "hidden_size: 64")
+    (folder / "run" / "config.yaml").write_text(other)
+    return [], f"{folder}/run holds a run that meant something else (was -> is):\n      model.hidden_size: 64 -> 32"
 
 
-FAULTS = (an_unknown_knob, heads_that_do_not_divide, an_empty_folder, a_tokenizer_of_other_texts, a_used_run_dir)
+FAULTS = (
+    an_unknown_knob,
+    heads_that_do_not_divide,
+    an_empty_folder,
+    a_tokenizer_of_other_texts,
+    a_run_dir_of_another_model,
+)
 
 
 def assert_one_sentence(ended: Ended, launcher: str, sentence: str) -> None:
@@ -98,3 +106,5 @@ def test_too_many_bad_samples_on_one_rank_amid_a_run_end_every_rank(
     assert '"step": 3' in (tmp_path / "run" / "log.jsonl").read_text()  # it was in the middle
     assert_one_sentence(ended, launcher, "mmtrain: 8 of 32 samples of data.train could not be used")
     assert "data.max_bad_share" in ended.said
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed" and "8 of 32 samples of data.train" in status["reason"], status

@@ -15,7 +15,7 @@ DOOR = 5
 FLOORS = {
     **dict.fromkeys(("loop", "tasks", "deploy"), 4),
     "engine": 3,
-    **dict.fromkeys(("data", "model", "objectives", "checkpoint", "monitor", "planner", "hf"), 2),
+    **dict.fromkeys(("cluster", "data", "model", "objectives", "checkpoint", "monitor", "planner", "hf"), 2),
     **dict.fromkeys(("config", "parallel", "records", "scores"), 1),
     "": 0,  # mmtrain/__init__.py
 }
@@ -38,6 +38,7 @@ DOOR_KEEPERS = {  # by what is imported: the only files of mmtrain/ that may
 ENVIRONMENT_KEEPERS = ("parallel/launch.py", "parallel/groups.py", "monitor/log.py")
 TORCH_FREE = (
     "mmtrain/config/*.py", "mmtrain/planner/*.py", "mmtrain/scores/*.py", "mmtrain/records.py", "mmtrain/cli.py",
+    "mmtrain/preflight.py", "mmtrain/cluster/node.py", "mmtrain/cluster/verdict.py", "mmtrain/cluster/meeting.py",
     "mmtrain/parallel/grid.py", "mmtrain/parallel/slices.py", "mmtrain/data/index.py", "mmtrain/data/order.py",
     "mmtrain/data/sources.py", "mmtrain/data/tokenizer.py", "data_tools/*.py",
 )  # fmt: skip

@@ -12,6 +12,7 @@ HEADS = ("contrast", "match", "token")
 CASES = (
     (),
     ("model.vision_hidden_size=48", "model.text_hidden_size=16", "model.mlp_ratio=3"),
+    ("model.vision_class_token=false", "model.vision_pooling=attention", "model.text_pooling=last"),
     ("loss.vlp=0",),
     ("loss.mlm=0", "loss.itc=0"),
     ("loss.itc=0", "loss.vlp=0"),

@@ -7,11 +7,15 @@ from mmtrain.data.tokenizer import SPECIAL_PIECES, Tokenizer
 from mmtrain.records import IGNORED_LABEL
 
 NUM_PIECES = 500
+ORDINARY = range(len(SPECIAL_PIECES), NUM_PIECES)
 IDS_T = np.array([Tokenizer.cls_id, *range(10, 33), Tokenizer.unk_id, Tokenizer.sep_id])  # 23 pieces that can be picked
 
 
 def many(mask_share: float, ids_T: np.ndarray = IDS_T) -> tuple[np.ndarray, np.ndarray]:
-    rows = [mask_tokens(ids_T, mask_share, NUM_PIECES, generator(0, Purpose.MASK, 0, row)) for row in range(4000)]
+    rows = [
+        mask_tokens(ids_T, mask_share, ORDINARY, Tokenizer.mask_id, generator(0, Purpose.MASK, 0, row))
+        for row in range(4000)
+    ]
     return np.stack([shown for shown, _ in rows]), np.stack([labels for _, labels in rows])
 
 
@@ -46,5 +50,5 @@ def test_a_short_caption_has_one_masked_token_at_least():
 
 def test_nothing_is_masked_at_share_0_or_where_nothing_can_be():
     for share, ids_T in ((0.0, IDS_T), (0.5, np.array([Tokenizer.cls_id, Tokenizer.unk_id, Tokenizer.sep_id]))):
-        shown_T, labels_T = mask_tokens(ids_T, share, NUM_PIECES, generator(0, Purpose.MASK))
+        shown_T, labels_T = mask_tokens(ids_T, share, ORDINARY, Tokenizer.mask_id, generator(0, Purpose.MASK))
         assert np.array_equal(shown_T, ids_T) and np.all(labels_T == IGNORED_LABEL)

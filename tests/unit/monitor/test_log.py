@@ -29,6 +29,14 @@ def test_rows_come_back_at_full_precision(tmp_path: Path) -> None:
         assert read_rows(tmp_path) == [row]  # flushed: no close was needed
 
 
+def test_what_is_no_number_is_null_as_json_has_no_word_for_it(tmp_path: Path) -> None:
+    with RunLog(tmp_path, writes=True) as log:
+        log.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "lr": 0.5})
+    assert json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=pytest.fail) == {
+        "step": 1, "loss": None, "grad_norm": None, "lr": 0.5,
+    }  # fmt: skip
+
+
 def test_a_run_that_goes_on_appends(tmp_path: Path) -> None:
     for step in (1, 2):
         with RunLog(tmp_path, writes=True) as log:

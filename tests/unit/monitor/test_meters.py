@@ -12,6 +12,7 @@ from mmtrain.records import StepReport
 FIELDS = {
     "step", "loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm", "lr", "temperature", "samples",
     "samples_per_second", "tokens_per_second", "step_seconds", "tflops_per_device", "mfu", "data_wait_seconds",
+    "skipped",
 }  # fmt: skip
 
 
@@ -45,11 +46,46 @@ def test_rates_are_those_counted_by_hand(log: RunLog) -> None:
     assert (row["step_seconds"], row["data_wait_seconds"], row["lr"]) == (0.5, 0.1, 1e-3)
 
 
+def recorded(shown: Meters, steps: range) -> list[int]:
+    return [shown.record(step, report(), step_seconds=1, data_wait_seconds=0)["samples"] for step in steps]
+
+
 def test_samples_are_a_running_total_that_goes_on_after_a_restart(log: RunLog) -> None:
-    going_on = meters(log, step=5, samples=320)
-    totals = [going_on.record(step, report(), step_seconds=1, data_wait_seconds=0)["samples"] for step in (6, 7)]
-    assert totals == [384, 448]
+    recorded(meters(log), range(1, 6))
+    going_on = meters(log)
+    going_on.resume(5)
+    assert recorded(going_on, range(6, 8)) == [384, 448]
     assert going_on.samples == 448
+
+
+def test_steps_that_were_left_out_are_counted(log: RunLog) -> None:
+    counts = meters(log)
+    for step, is_skipped in enumerate([False, True, True, False], 1):
+        counts.record(step, report(is_skipped=is_skipped), step_seconds=1, data_wait_seconds=0)
+    assert [row["skipped"] for row in read_rows(log.run_dir)] == [0, 1, 2, 2]
+
+
+def test_rows_after_the_step_that_a_run_goes_on_from_are_forgotten(log: RunLog) -> None:
+    before = meters(log)
+    for step in range(1, 6):
+        recorded(before, range(step, step + 1))
+        before.record_scores(step, "heldout", {"itm_accuracy": 0.5})
+    meters(log).resume(3)
+    assert [(row["step"], "eval" in row) for row in read_rows(log.run_dir)] == [
+        (step, scores) for step in (1, 2, 3) for scores in (False, True)
+    ]
+    meters(log).resume(0)
+    assert read_rows(log.run_dir) == []
+
+
+def test_the_last_scores_of_a_run_that_was_over_are_taken_anew(log: RunLog) -> None:
+    before = meters(log)
+    recorded(before, range(1, 11))
+    before.record_scores(5, "heldout", {"itm_accuracy": 0.5})
+    before.record_scores(10, "heldout", {"itm_accuracy": 0.5})
+    meters(log).resume(10)
+    assert [row["step"] for row in read_rows(log.run_dir) if "eval" in row] == [5]
+    assert len(read_rows(log.run_dir)) == 11
 
 
 def test_utilization_is_null_where_the_peak_is_not_known(log: RunLog) -> None:

@@ -12,6 +12,7 @@ from tests.helpers import tiny_plan
 MODELS = {
     "one width": {},
     "towers of their own": {"vision_hidden_size": 48, "text_hidden_size": 16},
+    "pooled by attention": {"vision_class_token": False, "vision_pooling": "attention", "vision_entry_norm": True},
     "uneven": {"mlp_ratio": 2.5, "vision_layers": 3, "text_layers": 1, "patch_size": 4, "embedding_size": 9},
 }
 

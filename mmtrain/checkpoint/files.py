@@ -1,0 +1,73 @@
+"""Files that stand whole on the disk or not at all, and whether they still are what was written. No torch."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial"
+WRITTEN_TOGETHER = 2**20  # bytes
+
+
+class HashedFile(io.BufferedWriter):
+    """A new file that knows the sha256 of what was written to it; only ever written from front to back."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"), WRITTEN_TOGETHER)
+        self._sha256, self._bytes = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        self._sha256.update(data)
+        self._bytes += memoryview(data).nbytes
+        return super().write(data)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the file must be when it is read."""
+        return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What a file that stands is."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace `path` by a file that holds `text`: what is read there, also after a crash, is the old or the new."""
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    settle(path.parent)
+
+
+def settle(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def faults_of(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], *, hashes: bool, part: int = 0, num_parts: int = 1
+) -> Iterator[str]:
+    """What is not as recorded in `files`; of the contents, which `hashes` asks for, only every `num_parts`-th file."""
+    for number, (name, wanted) in enumerate(sorted(files.items())):
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != wanted["bytes"]:
+                yield f"{name} has {size} bytes instead of {wanted['bytes']}"
+            elif hashes and number % num_parts == part and record_of(path)["sha256"] != wanted["sha256"]:
+                yield f"{name} is corrupted: its sha256 is another one"
+        except FileNotFoundError:
+            yield f"{name} is missing"
+        except OSError as fault:
+            yield f"{name} cannot be read ({fault.strerror})"

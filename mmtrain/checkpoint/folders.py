@@ -1,0 +1,97 @@
+"""The checkpoints of a run, folder by folder: which stand, in which order they are tried, which ones go. No torch."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from mmtrain.checkpoint.files import PARTIAL, settle, write_durably
+
+LATEST = "latest"  # a file that names the newest checkpoint
+REPLACED = ".replaced"  # an older checkpoint of the same step, until the newer one stands
+REMOVED = ".removed"  # on its way out: no longer whole
+STANDING = re.compile(r"step-(\d{8,})")
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps stands."""
+    return checkpoints / f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int | None:
+    """After how many optimizer steps a checkpoint was taken; None for the name of anything else."""
+    matched = STANDING.fullmatch(folder.name)
+    return int(matched[1]) if matched else None
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a checkpoint is written before it gets its name."""
+    return folder.with_name(folder.name + PARTIAL)
+
+
+def candidates(checkpoints: Path) -> list[Path]:
+    """The checkpoints to go on from, in the order in which they are to be tried: what `latest` names, then the newest.
+
+    Empty where there are none. Whether they are whole is not looked at.
+    """
+    folders = sorted(_folders(checkpoints), key=lambda folder: step_of(folder) or 0, reverse=True)
+    standing = [folder for folder in folders if step_of(folder) is not None]
+    named = _named_latest(checkpoints)
+    return ([named] if named else []) + [folder for folder in standing if folder != named]
+
+
+def unfinished(checkpoints: Path) -> list[Path]:
+    """What saves that were cut off have left."""
+    return sorted(folder for folder in _folders(checkpoints) if folder.name.endswith((PARTIAL, REMOVED)))
+
+
+def mend(checkpoints: Path) -> None:
+    """Give back its name to a checkpoint that was to be replaced by one that never came."""
+    for folder in _folders(checkpoints):
+        if folder.name.endswith(REPLACED):
+            name = folder.with_name(folder.name.removesuffix(REPLACED))
+            if name.exists():
+                shutil.rmtree(folder)
+            else:
+                os.replace(folder, name)
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Give a whole checkpoint its name. One that bore it before stands, under this name or another, until then."""
+    replaced = folder.with_name(folder.name + REPLACED)
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(folder, replaced)
+    os.replace(partial, folder)
+    settle(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def point_to(folder: Path) -> None:
+    """Let `latest` name `folder`."""
+    write_durably(folder.parent / LATEST, folder.name + "\n")
+
+
+def drop_old(checkpoints: Path, keep_last: int, keep_every: int) -> None:
+    """Remove all but the newest `keep_last` (0: none goes), every one at a multiple of `keep_every`, and `latest`."""
+    if keep_last == 0:
+        return
+    named, *others = candidates(checkpoints)
+    for folder in sorted(others, key=lambda folder: step_of(folder) or 0, reverse=True)[keep_last - 1 :]:
+        step = step_of(folder)
+        if step is not None and not (keep_every and step % keep_every == 0):
+            removed = folder.with_name(folder.name + REMOVED)  # a kill amid the removal leaves no torn checkpoint
+            os.replace(folder, removed)
+            shutil.rmtree(removed)
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    return [path for path in checkpoints.iterdir() if path.is_dir()] if checkpoints.is_dir() else []
+
+
+def _named_latest(checkpoints: Path) -> Path | None:
+    try:
+        name = (checkpoints / LATEST).read_text().strip()
+    except OSError:
+        return None
+    return checkpoints / name if STANDING.fullmatch(name) else None

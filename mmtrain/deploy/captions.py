@@ -1,0 +1,127 @@
+"""Captions of images, batch after batch, by the twin of a run."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from mmtrain.data.faults import DataError
+from mmtrain.data.heldout import HeldOut
+from mmtrain.deploy.export import export_run
+from mmtrain.hf import VLBertForImageCaptioning
+from mmtrain.hf.processing import Picture
+from mmtrain.scores.truth import shares_right
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What was written about one image, or why nothing could be."""
+
+    name: str
+    caption: str | None
+    fault: str | None = None
+
+
+def open_captioner(place: Path) -> VLBertForImageCaptioning:
+    """The captioner in an export, or of a run's newest checkpoint; FileNotFoundError where it is neither."""
+    if (place / "config.json").exists():
+        return VLBertForImageCaptioning.from_pretrained(place).eval()
+    if not (place / "checkpoints").exists():
+        raise FileNotFoundError(f"{place} is no export (it has no config.json) and no run (it has no checkpoints)")
+    with tempfile.TemporaryDirectory() as folder:
+        export_run(place, Path(folder) / "export", step=None, dtype=torch.float32)
+        return VLBertForImageCaptioning.from_pretrained(Path(folder) / "export").eval()
+
+
+@dataclass(frozen=True)
+class HowToWrite:
+    """How captions are searched for, in transformers' words."""
+
+    num_beams: int = 4
+    max_length: int = 20  # tokens, [CLS] and [SEP] among them
+    length_penalty: float = 1.0
+    do_sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+
+    def words(self) -> dict[str, Any]:
+        """What `generate` is given: what is None is left to it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def find_images(word: str) -> list[Path]:
+    """The image files that a file, a folder or a pattern names, in order; FileNotFoundError where there are none."""
+    place = Path(word)
+    if place.is_dir():
+        found = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    elif place.exists():
+        found = [place]
+    else:
+        anchor = Path(place.anchor) if place.is_absolute() else Path()
+        found = sorted(path for path in anchor.glob(str(place.relative_to(anchor))) if path.is_file())
+    if not found:
+        raise FileNotFoundError(f"{word!r} names no image; give a file, a folder with images, or a pattern in quotes")
+    return found
+
+
+def caption_files(
+    model: VLBertForImageCaptioning, paths: Sequence[Path], *, batch_size: int, **how: Any
+) -> Iterator[Captioned]:
+    """A caption of each file, in order; a file that cannot be read is named with the reason and passed over."""
+    for start in range(0, len(paths), batch_size):
+        opened = {path: _opened(path) for path in paths[start : start + batch_size]}
+        pictures = [picture for picture in opened.values() if not isinstance(picture, str)]
+        said = iter(captions_of(model, pictures, **how))
+        for path, picture in opened.items():
+            if isinstance(picture, str):
+                yield Captioned(str(path), None, picture)
+            else:
+                yield Captioned(str(path), next(said))
+
+
+def captions_of(model: VLBertForImageCaptioning, pictures: Sequence[Picture], **how: Any) -> list[str]:
+    """One caption a picture."""
+    if not pictures:
+        return []
+    written = model.generate(model.pixels_of(pictures), **how)
+    return [words.strip() for words in model.needed_processor().batch_decode(written, skip_special_tokens=True)]
+
+
+def _opened(path: Path) -> Image.Image | str:
+    """The picture, or why there is none."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # on damaged files decoders raise nearly anything
+        return str(error) or type(error).__name__
+
+
+def seed_draws(seed: int) -> None:
+    """Sampling draws the same words again from the same seed."""
+    torch.manual_seed(seed)
+
+
+def heldout_scores(model: VLBertForImageCaptioning, heldout: HeldOut, *, batch_size: int) -> dict[str, float]:
+    """How often captions of held-out scenes of two things are right, attribute by attribute; DataError without any."""
+    kept = [
+        (number, scene)
+        for number in range(len(heldout))
+        if (scene := heldout.metadata(number).get("scene")) and len(scene) == 2
+    ]
+    pictures = [(image, scene) for number, scene in kept if (image := heldout.image(number)) is not None]
+    if not pictures:
+        raise DataError(
+            "data.heldout holds no scene of two things, so captions cannot be judged; `mmdata synth` makes such a set"
+        )
+    said: list[str] = []
+    for start in range(0, len(pictures), batch_size):
+        images = [image for image, _ in pictures[start : start + batch_size]]
+        said += captions_of(model, images, **HowToWrite(max_length=model.config.max_text_length).words())
+    return shares_right(said, [scene for _, scene in pictures]) | {"num_pairs": len(pictures)}

@@ -1,0 +1,75 @@
+"""The README of an export: what the model is, what it was trained on, how well it does, how to use it."""
+
+from pathlib import Path
+
+from mmtrain.config.schema import RunConfig
+
+USE = """Caption a picture:
+
+```python
+from PIL import Image
+from mmtrain.hf import VLBertForImageCaptioning
+
+model = VLBertForImageCaptioning.from_pretrained("FOLDER")
+caption = model.generate(Image.open("picture.jpg"), max_length=20, num_beams=4)
+```
+
+Answer a question about it (worth reading once the model is fine-tuned on questions):
+
+```python
+from PIL import Image
+from mmtrain.hf import VLBertForVisualQuestionAnswering
+
+model = VLBertForVisualQuestionAnswering.from_pretrained("FOLDER")
+answer = model.answer(Image.open("picture.jpg"), "what color is the star?")
+```
+
+Find the pictures that words describe:
+
+```python
+from PIL import Image
+from mmtrain.hf import VLBertForImageTextRetrieval
+
+model = VLBertForImageTextRetrieval.from_pretrained("FOLDER")
+pictures = [Image.open(name) for name in ("picture.jpg", "other.jpg")]
+best = model.retrieve("a tiny red star above a big blue ring", pictures, top_k=1)  # [(number, probability)]
+```
+
+`AutoModel`, `AutoTokenizer` and `AutoProcessor` load the folder too once `mmtrain.hf` is imported."""
+
+
+def model_card(
+    plan: RunConfig, folder: Path, step: int, num_parameters: int, scores: dict[str, dict[str, float]]
+) -> str:
+    """Markdown with the front matter that model hubs read; `folder` is where its examples find the model."""
+    shape = plan.model
+    trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
+    weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, vlp {plan.loss.vlp:g}"
+    front = "---\nlibrary_name: transformers\npipeline_tag: image-to-text\ntags: [mmtrain, vlbert]\n---\n"
+    return "\n".join(
+        [
+            front,
+            f"# {plan.run_dir.name}\n",
+            f"A vision-language model of {num_parameters:,} parameters, pretrained with mmtrain for {step:,} steps of "
+            f"{plan.train.global_batch_size} samples (seed {plan.seed}, losses {weights}).\n",
+            f"- images of {shape.image_size} px in patches of {shape.patch_size}; texts of at most "
+            f"{shape.max_text_length} tokens",
+            f"- layers: vision {shape.vision_layers} x {shape.vision_width}, text {shape.text_layers} x "
+            f"{shape.text_width}, fusion {shape.fusion_layers} x {shape.hidden_size}",
+            f"- data: {trained_on}",
+            "- the whole config of the run: `training.yaml`\n",
+            "## Scores\n",
+            _table(scores),
+            "## Use\n",
+            USE.replace("FOLDER", str(folder)),
+            "",
+        ]
+    )
+
+
+def _table(scores: dict[str, dict[str, float]]) -> str:
+    """Every score of every evaluation, fractions of 1 as they are."""
+    if not scores:
+        return "The run logged none at this step.\n"
+    rows = [f"| {name} | {score} | {value:.4g} |" for name, found in scores.items() for score, value in found.items()]
+    return "\n".join(["| split | score | value |", "|---|---|---|", *rows, ""])

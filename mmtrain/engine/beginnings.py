@@ -1,0 +1,44 @@
+"""Where first weights come from that are not drawn: an export of another run, or other people's towers."""
+
+import logging
+
+from mmtrain.config.load import ConfigError
+from mmtrain.config.schema import RunConfig
+from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.model.chunks import StageModel
+from mmtrain.parallel.slices import Slice
+
+LOG = logging.getLogger("mmtrain.engine")
+
+
+def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
+    """Nothing, or ConfigError where model.init_from does not fit the model or the tokenizer, with every reason."""
+    if not _is_wanted(plan):
+        return
+    from mmtrain.hf.sources import SourceError, open_source
+
+    try:
+        source = open_source(plan.model.init_from, plan.model.init_towers)
+    except SourceError as error:
+        raise ConfigError([str(error)]) from None
+    if faults := source.faults(plan.model, tokenizer.sha256):
+        raise ConfigError(faults)
+
+
+def begin_from_source(plan: RunConfig, model: StageModel, slices: dict[str, Slice], *, says_so: bool) -> None:
+    """Overwrite what this rank holds of the weights that model.init_from has, and with `says_so` list what it took."""
+    if not _is_wanted(plan):
+        return
+    from mmtrain.hf.sources import open_source
+
+    source = open_source(plan.model.init_from, plan.model.init_towers)
+    for name, param in model.named_parameters():
+        if name in source:
+            source.fill(param.data, name, slices[name].index)
+    for line in source.table() if says_so else ():
+        LOG.info("%s", line)
+
+
+def _is_wanted(plan: RunConfig) -> bool:
+    """Not where a checkpoint holds newer weights: a run goes on also when its source is gone."""
+    return plan.model.init_from is not None and not (plan.run_dir / "checkpoints" / "latest").exists()

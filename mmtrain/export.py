@@ -1,0 +1,56 @@
+"""Export: a run folder in, a Hugging Face folder out.
+
+mmtrain export runs/demo                     writes runs/demo/export
+mmtrain export runs/base --step 50000 --out models/base --dtype bf16
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.config.load import ConfigError
+from mmtrain.data.faults import DataError
+from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one clear message when the run cannot be exported as asked."""
+    words = _parser().parse_args(argv)
+    hush_expected_warnings()
+    try:
+        return export(words.run_dir, words.out or words.run_dir / "export", words)
+    except (ConfigError, DataError, CheckpointError) as refusal:
+        print(f"mmtrain: {refusal}", file=sys.stderr)
+        return REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmtrain export", description="Write a checkpoint as a Hugging Face folder.")
+    parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
+    parser.add_argument("--out", type=Path, help="folder to write (default: RUN/export)")
+    parser.add_argument("--step", type=int, help="optimizer steps of the checkpoint (default: the newest)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type of the weights (default: fp32)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder where there is one")
+    return parser
+
+
+def export(run_dir: Path, out: Path, words: argparse.Namespace) -> int:
+    """Write the folder, and say what is in it."""
+    if out.exists() and not words.overwrite:
+        raise ConfigError([f"{out} is there already; name another folder with --out, or replace it with --overwrite"])
+
+    from mmtrain.deploy.export import export_run
+    from mmtrain.parallel.device import PRECISIONS
+
+    done = export_run(run_dir, out, step=words.step, dtype=PRECISIONS[words.dtype])
+    print(
+        f"{done.folder}: {done.num_parameters:,} parameters after step {done.step}, {done.num_bytes / 2**20:,.1f} MiB "
+        f"of weights in {words.dtype}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

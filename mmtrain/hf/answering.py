@@ -1,0 +1,79 @@
+"""Answers to questions about images: written token by token, or chosen from a list."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from mmtrain.hf.configuration import VLBertConfig
+from mmtrain.hf.generating import GeneratesText, Images
+
+MAX_ANSWER_TOKENS = 10
+
+
+class VLBertForVisualQuestionAnswering(GeneratesText):
+    """Answers questions: chooses one of `config.answers`, or where there are none writes behind the question."""
+
+    def __init__(self, config: VLBertConfig) -> None:
+        super().__init__(config)
+        self.answer_head = None
+        if config.answers is not None:
+            self.answer_head = nn.Linear(config.hidden_size, len(config.answers))
+        self.post_init()
+
+    @property
+    def looks_back(self) -> bool:
+        """One that chooses reads the whole question at once."""
+        return self.answer_head is None
+
+    def read_off(
+        self, tokens_RTH: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One that writes learns as a captioner: question [SEP] answer [SEP], with labels on the answer.
+
+        One that chooses has logits [R, answers]; its labels are the number of the right answer [R], or how good each
+        answer is [R, answers], in [0, 1].
+        """
+        if self.answer_head is None:
+            return super().read_off(tokens_RTH, labels)
+        logits = self.answer_head(tokens_RTH[:, 0]).float()
+        return logits, None if labels is None else answer_loss(logits, labels)
+
+    @torch.no_grad()
+    def answer(self, images: Images, questions: str | Sequence[str], **how: Any) -> str | list[str]:
+        """The answer to a question about a picture, or one for each picture; `how` goes to `generate`."""
+        one = isinstance(images, Image.Image)
+        if self.answer_head is None:
+            return self.generate(images, questions, **({"max_new_tokens": MAX_ANSWER_TOKENS} | how))
+        pixels = self.pixels_of(images)
+        texts = [questions] * len(pixels) if isinstance(questions, str) else list(questions)
+        asked = self.needed_processor()(text=texts).to(self.device)
+        chosen = self(asked["input_ids"], pixels, asked["attention_mask"]).logits.argmax(dim=-1).tolist()
+        answers = [self.config.answers[number] for number in chosen]
+        return answers[0] if one else answers
+
+    def generate(self, images: Images | None = None, text: str | Sequence[str] | None = None, **how: Any) -> Any:
+        """As a captioner's; `text` is the question, which ends before the answer begins."""
+        if self.answer_head is not None:
+            raise ValueError("this model chooses among config.answers and does not write; call answer(...)")
+        if text is not None:
+            prompts = self.needed_processor().prompts([text] if isinstance(text, str) else list(text), ends=True)
+            images = self.pixels_of(images)
+            prompts = {name: ids.expand(len(images), -1) for name, ids in prompts.items()}
+            ids = super().generate(images, **prompts, **how)
+            said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)
+            return said[0] if isinstance(text, str) and len(said) == 1 else said
+        return super().generate(images, **how)
+
+    def _said(self, ids: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
+        return ids[:, prompt_ids.shape[1] :]
+
+
+def answer_loss(logits_RA: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the right answer, or over answers that are right to some degree (Teney et al. 2017)."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits_RA, labels)
+    return F.binary_cross_entropy_with_logits(logits_RA, labels.float(), reduction="sum") / len(labels)

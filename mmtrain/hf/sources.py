@@ -1,0 +1,98 @@
+"""Folders that a run's first weights can come from, told apart by their config.json."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+
+from mmtrain.config.schema import ModelConfig
+from mmtrain.hf.configuration import COPIED, VLBertConfig
+from mmtrain.hf.names import in_twin
+from mmtrain.hf.storage import WeightFolder, is_file_of
+from mmtrain.hf.tokenization import TOKENIZER_FILE
+from mmtrain.hf.towers import TowerSource
+
+TOWER_KINDS = ("clip", "siglip")
+FREE = ("init_std",)  # knobs of the shape that weights do not follow
+
+
+class SourceError(Exception):
+    """A folder that no weights can be taken from, in one sentence."""
+
+
+class Source(Protocol):
+    """Weights to begin with, by the names that a run has for them."""
+
+    def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
+        """Why this model cannot begin with them, one sentence each, with the knob to turn."""
+        ...
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it has this weight."""
+        ...
+
+    def fill(self, param: torch.Tensor, name: str, index: Sequence[slice]) -> None:
+        """Put the rectangle `index` of the weight into `param`."""
+        ...
+
+    def table(self) -> list[str]:
+        """What was taken, what was not, and why; one line each."""
+        ...
+
+
+def open_source(folder: Path, towers: str) -> Source:
+    """The source in `folder`; SourceError where there is none that is known."""
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"model.init_from is {str(folder)!r}, where no config.json can be read ({error})") from None
+    if kind == VLBertConfig.model_type:
+        return ExportSource(folder)
+    if kind in TOWER_KINDS:
+        return _towers(folder, kind, towers)
+    raise SourceError(
+        f"model.init_from is {str(folder)!r}, a model of type {kind!r}; wanted an export ({VLBertConfig.model_type}), "
+        "a clip or a siglip"
+    )
+
+
+def _towers(folder: Path, kind: str, towers: str) -> TowerSource:
+    try:
+        return TowerSource(folder, kind, towers)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(
+            f"model.init_from is {str(folder)!r}, whose weights cannot be read ({error}); wanted model.safetensors"
+        ) from None
+
+
+class ExportSource:
+    """The export of another run: every weight, of exactly this shape and tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder, VLBertConfig.from_pretrained(folder)
+        self._weights = WeightFolder(folder)
+
+    def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
+        shape = {name: (getattr(model, name), getattr(self.config.plan, name)) for name in COPIED if name not in FREE}
+        faults = [
+            f"model.{name} is {own}, but {theirs} in model.init_from ({self.folder}); set model.{name}={theirs}"
+            for name, (own, theirs) in shape.items()
+            if own != theirs
+        ]
+        own = self.folder / TOKENIZER_FILE
+        tokenizer, file = (own, own) if own.exists() else (self.folder, self.folder / "tokenizer.json")
+        if not is_file_of(file, tokenizer_sha256):
+            faults.append(f"data.tokenizer is not that of model.init_from; set data.tokenizer={tokenizer}")
+        return faults
+
+    def __contains__(self, name: str) -> bool:
+        return in_twin(name) in self._weights
+
+    def fill(self, param: torch.Tensor, name: str, index: Sequence[slice]) -> None:
+        param.copy_(self._weights.read(in_twin(name), index))
+
+    def table(self) -> list[str]:
+        return [f"first weights: all from {self.folder}"]

@@ -1,0 +1,117 @@
+"""safetensors files, written tensor by tensor and read by rectangles: never more than one tensor in memory."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+MAX_FILE_BYTES = 5 * 10**9  # a larger model is spread over files, as Hugging Face's own are
+TYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+ALIGNMENT = 8  # of the header's end, as the format asks
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file to be written, and the tensors in it."""
+
+    path: Path
+    names: tuple[str, ...]
+
+
+def write_weights(
+    folder: Path,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    tensor_of: Callable[[str], torch.Tensor],
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> int:
+    """Write every tensor of `shapes` as `tensor_of(name)` gives it, one after another; returns the bytes of all."""
+    files = _share_out(folder, shapes, dtype, max_file_bytes)
+    for file in files:
+        with file.path.open("wb") as out:
+            out.write(_header({name: shapes[name] for name in file.names}, dtype))
+            for name in file.names:
+                tensor = tensor_of(name).to(dtype).contiguous()
+                assert tuple(tensor.shape) == shapes[name], f"{name} is {tuple(tensor.shape)}, not {shapes[name]}"
+                out.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    num_bytes = sum(prod(shape) for shape in shapes.values()) * dtype.itemsize
+    if len(files) > 1:
+        places = {name: file.path.name for file in files for name in file.names}
+        index = {"metadata": {"total_size": num_bytes}, "weight_map": places}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=1))
+    return num_bytes
+
+
+def _share_out(folder: Path, shapes: Shapes, dtype: torch.dtype, max_file_bytes: int) -> list[WeightFile]:
+    """Tensors in order, a new file where one would grow too large."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, shape in shapes.items():
+        size = prod(shape) * dtype.itemsize
+        if groups[-1] and filled + size > max_file_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    if len(groups) == 1:
+        return [WeightFile(folder / WHOLE_FILE, tuple(groups[0]))]
+    stem = WHOLE_FILE.removesuffix(".safetensors")
+    return [
+        WeightFile(folder / f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors", tuple(names))
+        for number, names in enumerate(groups, 1)
+    ]
+
+
+def _header(shapes: Shapes, dtype: torch.dtype) -> bytes:
+    """The beginning of a safetensors file: the length of a JSON text, and the text, which says where tensors lie."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": TYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+class WeightFolder:
+    """The tensors of a folder of safetensors files, read where they lie; FileNotFoundError where there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        if (folder / INDEX_FILE).exists():
+            places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
+        else:
+            with safe_open(folder / WHOLE_FILE, "pt") as file:
+                places = dict.fromkeys(file.keys(), WHOLE_FILE)
+        self.folder, self._places = folder, places
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Whole shape of a tensor."""
+        with safe_open(self.folder / self._places[name], "pt") as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def read(self, name: str, index: Sequence[slice] | None = None) -> torch.Tensor:
+        """A tensor, or the rectangle `index` of it; no more is read than that."""
+        with safe_open(self.folder / self._places[name], "pt") as file:
+            return file.get_tensor(name) if index is None else file.get_slice(name)[tuple(index)]
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether the file is there and has that checksum."""
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

@@ -1,0 +1,62 @@
+"""The sentencepiece tokenizer of a run, as a Hugging Face tokenizer: [CLS] pieces [SEP], pads behind or before."""
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+from mmtrain.hf.configuration import VLBertConfig
+
+TOKENIZER_FILE = "tokenizer.model"
+
+
+class VLBertTokenizer(SentencePieceBackend):
+    """Gives the ids that the run was trained with."""
+
+    vocab_files_names = {"vocab_file": TOKENIZER_FILE}
+    model_input_names = ["input_ids", "attention_mask"]
+
+    def __init__(self, vocab_file: str, **kwargs: Any) -> None:
+        names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+        special = {f"{name}_token": piece for name, piece in names.items()}
+        special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+        kwargs.pop("special_tokens_pattern", None)
+        super().__init__(vocab_file=vocab_file, special_tokens_pattern="cls_sep", **(special | kwargs))
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of pieces, as sentencepiece puts it together."""
+        return self.sp_model.decode_pieces(tokens)
+
+
+def tokenizer_of_folder(folder: Path, config: VLBertConfig) -> PreTrainedTokenizerFast:
+    """Another model's tokenizer as a run used it: [CLS] pieces [SEP], with pieces added for what it lacks.
+
+    The ids of the five special pieces are the config's; those behind the folder's own vocabulary are new.
+    """
+    model = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    roles = {
+        "pad_token": (config.pad_token_id, "[PAD]"),
+        "unk_token": (config.unk_token_id, "[UNK]"),
+        "bos_token": (config.bos_token_id, "[CLS]"),
+        "eos_token": (config.eos_token_id, "[SEP]"),
+        "mask_token": (config.mask_token_id, "[MASK]"),
+    }
+    for number, piece in sorted(roles.values()):
+        if model.id_to_token(number) is None:
+            model.add_special_tokens([piece])
+            assert model.token_to_id(piece) == number, f"{piece} got another id than the run gave it"
+    names = {role: model.id_to_token(number) for role, (number, _) in roles.items()}
+    first, last = names["bos_token"], names["eos_token"]
+    model.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, config.bos_token_id), (last, config.eos_token_id)]
+    )
+    model.no_padding()
+    model.no_truncation()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        model_max_length=config.max_text_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **names,
+    )

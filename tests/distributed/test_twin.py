@@ -1,0 +1,130 @@
+"""The twin says what the parallel model says, exported from whatever layout, and comes back bit for bit."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmtrain.config.shapes import padded_vocab_size
+from tests.distributed.exported import TOWERS, loaded_from_export, plan_of, run_and_save
+from tests.helpers import VOCAB_SIZE, global_batch_of, run_ranks
+
+LAYOUTS = {"1": (1, 1), "tp2": (2, 1), "pp2": (1, 2), "tp2-pp2": (2, 2)}
+Found = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, list[Found]]]:
+    """By towers and layout: a run folder with a checkpoint, and what the parallel model found of two micro-batches."""
+    root = tmp_path_factory.mktemp("twin")
+    tokenizer = _tokenizer(root)
+    wanted = [(towers, name) for towers in TOWERS for name in LAYOUTS]
+    folders = {key: root / f"{number}" for number, key in enumerate(wanted)}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "tokenizer.model").write_bytes(tokenizer)
+        (folder / "tokenizer.sha256").write_text(hashlib.sha256(tokenizer).hexdigest())
+    found = {}
+    for num_ranks in (1, 2, 4):
+        keys = [key for key in wanted if np.prod(LAYOUTS[key[1]]) == num_ranks]
+        jobs = [(towers, *LAYOUTS[name], str(folders[towers, name])) for towers, name in keys]
+        answers = run_ranks(num_ranks, run_all, jobs)
+        for number, key in enumerate(keys):
+            found[key] = folders[key], next(answer[number] for answer in answers if answer[number])
+    return found
+
+
+def run_all(jobs: list[tuple[str, int, int, str]]) -> list[Any]:
+    """One start of processes for several runs."""
+    return [run_and_save(*job) for job in jobs]
+
+
+def _tokenizer(folder: Path) -> bytes:
+    """A sentencepiece model whose vocabulary fills up to as many rows as that of the samples made by hand."""
+    from data_tools.tokenizer import train_tokenizer
+
+    captions = [f"a {word} {thing}" for word in ("red", "blue", "green") for thing in ("dog", "cat", "house", "tree")]
+    num_pieces = train_tokenizer(captions, folder / "tokenizer.model", VOCAB_SIZE).num_pieces
+    assert padded_vocab_size(num_pieces) == padded_vocab_size(VOCAB_SIZE)
+    return (folder / "tokenizer.model").read_bytes()
+
+
+def twin_of(folder: Path) -> Any:
+    """The exported model with every head."""
+    from mmtrain.deploy.export import export_run
+    from mmtrain.hf.pretraining import VLBertForPreTraining
+
+    export_run(folder, folder / "export", step=None, dtype=torch.float32)
+    return VLBertForPreTraining.from_pretrained(folder / "export").eval()
+
+
+@torch.no_grad()
+def twin_found(twin: Any, batch: Any, pool_size: int) -> Found:
+    """What the twin finds of a batch, named as the parallel model's."""
+    from mmtrain.hf.pretraining import hard_negatives
+
+    pixels = (batch.images_BCHW.float() - 127.5) / 127.5
+    known = torch.arange(batch.text_ids_BT.shape[1]) < batch.text_lengths_B.clamp_min(1)[:, None]
+    base, has = twin.vlbert, {"has_image": batch.has_image_B}
+    true = base(batch.text_ids_BT, pixels, known, **has)
+    found = {"image_BE": true.image_embeds, "text_BE": true.text_embeds, "temperature": base.contrast.temperature}
+    found["match positive"] = twin.match(true.last_hidden_state[:, 0])
+    similar = true.image_embeds @ true.text_embeds.t() / base.contrast.temperature
+    drawn = [hard_negatives(_samples(batch), similar, place, pool_size) for place in range(len(pixels))]
+    own = range(len(pixels))
+    images = torch.tensor([place if image is None else image for place, (image, _) in zip(own, drawn, strict=True)])
+    texts = torch.tensor([place if text is None else text for place, (_, text) in zip(own, drawn, strict=True)])
+    other = base(batch.text_ids_BT, pixels[images], known, has_image=batch.has_image_B[images])
+    found["match negative_image"] = twin.match(other.last_hidden_state[:, 0])
+    other = base(batch.text_ids_BT[texts], pixels, known[texts], **has)
+    found["match negative_text"] = twin.match(other.last_hidden_state[:, 0])
+    masked = base(batch.masked_ids_BT, pixels, known, **has).last_hidden_state
+    found["token masked"] = twin.token(masked)[batch.masked_labels_BT >= 0]
+    causal = base(batch.text_ids_BT, pixels, known, is_causal=True, **has).last_hidden_state
+    has_next = torch.arange(known.shape[1]) < (batch.text_lengths_B - 1)[:, None]
+    found["token causal"] = twin.token(causal)[has_next]
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def _samples(batch: Any) -> Any:
+    from dataclasses import fields
+
+    from mmtrain.hf.pretraining import Samples
+
+    return Samples(**{field.name: getattr(batch, field.name) for field in fields(Samples)})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("towers", TOWERS)
+def test_the_twin_finds_what_the_parallel_model_finds(runs: dict[Any, Any], towers: str, layout: str) -> None:
+    folder, found = runs[towers, layout]
+    twin = twin_of(folder)
+    plan = plan_of(towers, *LAYOUTS[layout])
+    batches = global_batch_of(0, plan, 1, 0)
+    assert len(found) == len(batches) == 2
+    for wanted, batch in zip(found, batches, strict=True):
+        mine = twin_found(twin, batch, plan.itm.pool_size)
+        assert mine.keys() == wanted.keys()
+        for name, values in wanted.items():
+            np.testing.assert_allclose(mine[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
+            assert values.std() > 1e-3 or values.size == 1, f"{name} hardly differs from place to place"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_export_comes_back_bit_for_bit_into_another_layout(runs: dict[Any, Any], layout: str) -> None:
+    from mmtrain.hf.names import in_run
+    from mmtrain.hf.storage import WeightFolder
+
+    folder, _ = runs["one width", layout]
+    twin_of(folder)
+    stored = WeightFolder(folder / "export")
+    tp, pp = LAYOUTS["tp2-pp2" if layout == "1" else "1"]
+    rectangles = [part for rank in run_ranks(tp * pp, loaded_from_export, str(folder), tp, pp) for part in rank]
+    assert {name for name, _, _ in rectangles} == {in_run(name) for name in stored}
+    from mmtrain.hf.names import in_twin
+
+    for name, index, values in rectangles:
+        assert np.array_equal(stored.read(in_twin(name), index).numpy(), values), name

@@ -1,0 +1,110 @@
+"""Runs that are killed and started again by the same command end with the numbers of a run that nobody disturbed."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doors.conftest import Prepared
+from tests.doors.kills import ALL, FIRST, Kill, Mortal, Seen, latest_held_up, look, outcome_of, report
+
+WRITING, RENAMED, LOST, BEFORE = (
+    "while files are written", "between the rename and latest", "with unsaved steps lost", "before the first save",
+)  # fmt: skip
+WANTED = {WRITING: 5, RENAMED: 3, LOST: 3, BEFORE: 2}  # kills in each phase, of
+NUM_KILLS = 20
+MAX_ATTEMPTS = 80
+
+
+def words(prepared: Prepared, num_steps: int) -> list[str]:
+    steps = [f"train.num_steps={num_steps}", "checkpoint.save_every=3", "eval.every=7"]
+    return ["--config", str(prepared.config), "parallel.timeout_seconds=60", *steps]
+
+
+def undisturbed(prepared: Prepared, folder: Path, num_steps: int) -> dict[str, Any]:
+    run = Mortal(folder / "undisturbed", words(prepared, num_steps))
+    run.run_to_its_end()
+    return outcome_of(run.run_dir)
+
+
+def kill_in(phase: str, run: Mortal, victims: str) -> Kill | None:
+    """Kill `run` in a phase, as nearly as its folder tells; None where it ended before."""
+    moment = in_phase(phase, look(run.run_dir))
+    if phase != RENAMED:
+        return run.kill_when(moment, victims)
+    with latest_held_up(run.run_dir):  # else this takes a millisecond
+        return run.kill_when(moment, victims)
+
+
+def in_phase(phase: str, since: Seen) -> Callable[[Seen], bool]:
+    """The moment when a run that goes on from what was seen `since` is in a phase, and has done something new."""
+    if phase == BEFORE:
+        return lambda seen: seen.phase == phase and seen.logged > 0
+    return lambda seen: seen.phase == phase and (seen.logged > since.named or phase == RENAMED)
+
+
+def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["rows"] == wanted["rows"]
+    assert found["order"] == wanted["order"] and found["order"]["order_hash"]
+    assert found["engine"] == wanted["engine"]
+    assert found["shards"] == wanted["shards"]  # weights and moments, by their checksums
+
+
+@pytest.mark.timeout(500)
+def test_a_run_killed_while_it_saves_goes_on_to_the_same_numbers(prepared: Prepared, tmp_path: Path) -> None:
+    num_steps = 12
+    run = Mortal(tmp_path / "run", words(prepared, num_steps))
+    kills = []
+    for phase, victims in ((WRITING, ALL), (RENAMED, FIRST)):
+        kill = kill_in(phase, run, victims)
+        assert kill is not None, f"the run ended before it was {phase}"
+        kills.append(kill)
+    run.run_to_its_end()
+    report(kills, run.command)
+    assert kills[-1].seen.phase == RENAMED
+    assert_same(outcome_of(run.run_dir), undisturbed(prepared, tmp_path, num_steps))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_runs_killed_twenty_times_in_every_phase_end_with_the_same_numbers(prepared: Prepared, tmp_path: Path) -> None:
+    num_steps, seed = 60, random.randrange(10**6)
+    random.seed(seed)
+    wanted = undisturbed(prepared, tmp_path, num_steps)
+    kills: list[Kill] = []
+    attempts, life = 0, 0
+    while missing(kills):
+        life += 1
+        run = Mortal(tmp_path / f"life-{life}", words(prepared, num_steps))
+        while missing(kills):
+            attempts += 1
+            assert attempts <= MAX_ATTEMPTS, Counter(kill.seen.phase for kill in kills)
+            kill = one_more(run, kills)
+            if kill is None:
+                break
+            kills.append(kill)
+        run.run_to_its_end()
+        assert_same(outcome_of(run.run_dir), wanted)
+    report(kills, run.command)
+    print(f"seed {seed}, {life} runs: {dict(Counter(kill.seen.phase for kill in kills))}")
+
+
+def missing(kills: list[Kill]) -> list[str]:
+    """Phases in which too few were killed, and `any` for the number of all."""
+    found = Counter(kill.seen.phase for kill in kills)
+    phases = [phase for phase, count in WANTED.items() if found[phase] < count]
+    return phases or ["any"] * (len(kills) < NUM_KILLS)
+
+
+def one_more(run: Mortal, kills: list[Kill]) -> Kill | None:
+    """A kill in a phase that is still missing, or else at any moment."""
+    since, victims = look(run.run_dir), (ALL, FIRST)[len(kills) % 2]
+    phases = [phase for phase in missing(kills) if phase != BEFORE or not since.standing]
+    if BEFORE in phases:
+        return kill_in(BEFORE, run, victims)
+    if not phases or phases[0] == "any":
+        return run.kill_when(lambda seen: seen.logged > since.named, victims, after_seconds=random.uniform(0, 2))
+    return kill_in(random.choice(phases), run, victims)
