@@ -14,6 +14,7 @@ from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.folders import mend, unfinished
 from mmtrain.checkpoint.load import find_whole, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
+from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.saving import Save
 from mmtrain.checkpoint.staging import Staging
 from mmtrain.checkpoint.write import Written, agree_on_rectangles, commit_and_tidy
@@ -136,7 +137,7 @@ class Keeper:
     def _agree_on(self, parts: list[tuple[Slice, torch.Tensor]]) -> None:
         places = [place for place, _ in parts]
         if self._places is None:
-            self._places, self._table = places, agree_on_rectangles(parts)
+            self._places, self._table = places, agree_on_rectangles(RectanglesOut(parts))
         assert places == self._places, "this rank holds other rectangles than when it saved before"
 
     def _commit(self, folder: Path, manifest: Manifest, written: list[Written]) -> None:

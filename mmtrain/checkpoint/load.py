@@ -41,15 +41,16 @@ def look_at(checkpoints: Path) -> Found | None:
     return None
 
 
-def find_whole(checkpoints: Path) -> Found | None:
+def find_whole(checkpoints: Path, *, hashes: bool = True) -> Found | None:
     """The checkpoint to go on from: `latest`, or where that is not whole the newest that is, which is said.
 
-    Every byte is compared with its checksum, each by one of the ranks; every rank must call it. None where there
-    is no checkpoint; CheckpointError, which names every fault, where there are some but none is whole.
+    Every byte is compared with its checksum, each by one of the ranks, or with `hashes` False only names and sizes;
+    every rank must call it. None where there is no checkpoint; CheckpointError, which names every fault, where there
+    are some but none is whole.
     """
     faults = []
     for folder in candidates(checkpoints):
-        manifest, fault = _looked_at_by_all(folder)
+        manifest, fault = _looked_at_by_all(folder, hashes)
         if not fault:
             if faults:
                 LOG.warning("going on from %s, the newest checkpoint that is whole", folder)
@@ -63,9 +64,9 @@ def find_whole(checkpoints: Path) -> Found | None:
     return None
 
 
-def find_or_refuse(checkpoints: Path) -> Found:
+def find_or_refuse(checkpoints: Path, *, hashes: bool = True) -> Found:
     """As `find_whole`, but CheckpointError also where there is no checkpoint at all."""
-    found = find_whole(checkpoints)
+    found = find_whole(checkpoints, hashes=hashes)
     if found is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint")
     return found
@@ -85,12 +86,12 @@ def checked(folder: Path, *, hashes: bool = True, part: int = 0, num_parts: int 
     return manifest
 
 
-def _looked_at_by_all(folder: Path) -> tuple[Manifest | None, str]:
+def _looked_at_by_all(folder: Path, hashes: bool) -> tuple[Manifest | None, str]:
     """The manifest, or the first fault that any rank found."""
     rank, size = rank_and_size()
     manifest, fault = None, ""
     try:
-        manifest = checked(folder, part=rank, num_parts=size)
+        manifest = checked(folder, hashes=hashes, part=rank, num_parts=size)
     except CheckpointError as found:
         fault = str(found)
     return manifest, next((said for said in told_by_all(fault) if said), "")

@@ -47,12 +47,11 @@ class _HashedFiles(FileSystem):
         self.records[f"{TENSORS}/{Path(path).name}"] = file.record
 
 
-def agree_on_rectangles(parts: Parts) -> Metadata | None:
+def agree_on_rectangles(planner: RectanglesOut) -> Metadata | None:
     """The table of all ranks' rectangles, on the first rank; an AssertionError on all where they do not tile the whole.
 
     Every rank must call it. It holds for every later save of the same engine.
     """
-    planner = RectanglesOut(parts)
     plans = told_to_first(planner.create_local_plan())
     table, fault = None, ""
     if plans is not None:
@@ -67,7 +66,12 @@ def agree_on_rectangles(parts: Parts) -> Metadata | None:
 
 def write_rank(folder: Path, parts: Parts, rank: int) -> Written:
     """Put this rank's rectangles into its own file under `folder`, and wait until it is on the disk."""
-    writer, planner = FileSystemWriter(folder / TENSORS), RectanglesOut(parts)
+    return write_planned(folder, RectanglesOut(parts), rank)
+
+
+def write_planned(folder: Path, planner: RectanglesOut, rank: int) -> Written:
+    """The same of what a planner hands out when it is asked."""
+    writer = FileSystemWriter(folder / TENSORS)
     writer.fs = files = _HashedFiles()
     writer.set_up_storage_writer(rank == 0, rank=rank, use_collectives=False)
     plan = writer.prepare_local_plan(planner.create_local_plan())

@@ -36,8 +36,9 @@ def plan_of(towers: str, tp: int, pp: int, **sections: Any) -> Any:
 def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, Any]] | None:
     """Features and logits of the first global batch, then a checkpoint; None but on the rank that sees them."""
     from megatron.core import parallel_state
-    from mmtrain.checkpoint.save import save_checkpoint
 
+    from mmtrain.checkpoint.changes import Changes
+    from mmtrain.checkpoint.keeper import Keeper
     from mmtrain.checkpoint.manifest import Manifest
     from mmtrain.engine.build import build_engine, join
     from mmtrain.model.rows import FUSION_KINDS, TEXT_KINDS, Layout
@@ -52,9 +53,18 @@ def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, A
     found = [_whole(features, place) for _, features in engine.passes.infer(batches, layout) if features is not None]
     tokenizer_sha256 = (Path(folder) / "tokenizer.sha256").read_text()
     manifest = Manifest(0, plan.model_dump(mode="json"), {}, tokenizer_sha256, VOCAB_SIZE)
-    save_checkpoint(Path(folder) / "checkpoints", manifest, engine.weights(), is_first=place.groups.rank == 0)
+    keeper = Keeper(Path(folder), manifest, plan.checkpoint, Changes({}))
+    keeper.save(0, engine, _Nowhere())
+    keeper.finish()
     parallel_state.destroy_model_parallel()
     return found or None
+
+
+class _Nowhere:
+    """A stream that stands nowhere."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
 
 
 def _whole(features: Any, place: Any) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""What a save costs the run: the stall of an asynchronous one beside the time of a synchronous one.
+
+python -m tests.benchmarks.saving [--hidden-size 512] [--ranks 1]
+
+The stall is the longest gap between the ends of two steps minus the median one, over a run that saves amid it. The
+first save is left out: the memory that holds the copies is made for it. Prints a ratio; fails nothing.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from tests.helpers import VOCAB_SIZE, run_ranks, tiny_plan
+
+SAVES = 5
+STEPS_BETWEEN = 12
+
+
+def plan_of(hidden_size: int, num_ranks: int, asynchronous: bool) -> Any:
+    """A run whose states weigh something beside its steps."""
+    layers = {"vision_layers": 3, "text_layers": 3, "fusion_layers": 3}
+    return tiny_plan(
+        model={"hidden_size": hidden_size, "num_heads": 8, **layers},
+        train={"global_batch_size": 8 * num_ranks, "micro_batch_size": 8},
+        checkpoint={"asynchronous": asynchronous, "keep_last": 1},
+        invariants={"first_steps": 0},
+    )
+
+
+def times_of(hidden_size: int, num_ranks: int, asynchronous: bool, folder: str) -> tuple[list[float], list[float], int]:
+    """Seconds of each step with whatever lies between it and the next, seconds within each save, bytes of one."""
+    from mmtrain.checkpoint.changes import Changes
+    from mmtrain.checkpoint.keeper import Keeper
+    from mmtrain.checkpoint.manifest import Manifest
+    from mmtrain.engine.build import build_engine, join
+    from mmtrain.parallel.launch import read_launch
+    from tests.helpers import global_batch_of
+
+    plan = plan_of(hidden_size, num_ranks, asynchronous)
+    place = join(plan, read_launch())
+    engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
+    here = Manifest(0, plan.model_dump(mode="json"), {}, tokenizer_sha256="", num_pieces=VOCAB_SIZE)
+    keeper = Keeper(Path(folder), here, plan.checkpoint, Changes({}))
+    batches = global_batch_of(0, plan, num_ranks, place.groups.coord.dp)
+    gaps, saves = [], []
+    for _ in range(3):
+        engine.step(batches)
+    for number in range(SAVES + 1):
+        for step in range(STEPS_BETWEEN):
+            started = perf_counter()
+            engine.step(batches)
+            keeper.attend()
+            if step == 0:
+                before = perf_counter()
+                keeper.save(number + 1, engine, Nowhere())
+                saves.append(perf_counter() - before)
+            gaps.append(perf_counter() - started)
+        keeper.finish()
+    num_bytes = sum(values.numel() * values.element_size() for _, values in engine.kept())
+    return gaps[STEPS_BETWEEN:], saves[1:], num_bytes
+
+
+class Nowhere:
+    """A stream that stands nowhere."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--hidden-size", type=int, default=512)
+    parser.add_argument("--ranks", type=int, default=1)
+    words = parser.parse_args()
+    found = {}
+    for asynchronous in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            given = (words.hidden_size, words.ranks, asynchronous, folder)
+            found[asynchronous] = run_ranks(words.ranks, times_of, *given, timeout_seconds=1200)
+    num_bytes = sum(rank[2] for rank in found[True])
+    print(f"{num_bytes / 1e6:.0f} MB a checkpoint, {words.ranks} rank(s), medians and maxima over {SAVES} saves")
+    synchronous = statistics.median(found[False][0][1])
+    gaps, copies, _ = found[True][0]
+    median = statistics.median(gaps)
+    stall = max(gaps) - median
+    print(f"synchronous save   {synchronous:8.3f} s")
+    print(f"asynchronous save  {stall:8.3f} s stall (longest gap {max(gaps):.3f} - median step {median:.3f})")
+    print(f"                   {max(copies):8.3f} s of it at most within the call that copies")
+    print(f"stall / synchronous save: {stall / synchronous:.1%}  (wanted: at most 10 %)")
+
+
+if __name__ == "__main__":
+    main()
