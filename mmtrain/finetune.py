@@ -43,19 +43,25 @@ def finetune(words: argparse.Namespace, launch: Launch, signals: Signals) -> int
     plan, _ = read_config(words.config, overrides)  # what is wrong with it is said with all the rest
     if plan.task.name not in PRESETS:
         raise ConfigError([f"no task is named; say --task {' | '.join(sorted(PRESETS))}, or task.name in the config"])
-    under = _inherited(plan.model.init_from) if plan.model.init_from else {}
+    # A run goes on also when what it began with is gone: its own folder says the same by then.
+    sources = [folder for folder in (plan.model.init_from, plan.run_dir) if folder and _written_config(folder)]
+    under = _inherited(sources[0]) if plan.model.init_from and sources else {}
     return pretrain(words.config, overrides, allowed_changes(words), launch, signals, under=under)
 
 
 def _inherited(source: Path) -> dict[str, Any]:
-    """Of a run or an export: the sections that a run which begins with it need not repeat. Other folders give none."""
-    written = next((path for name in ("config.yaml", "training.yaml") if (path := source / name).exists()), None)
-    if written is None:
-        return {}
+    """Of a run or an export: the sections that a run which begins with it need not repeat."""
+    written = _written_config(source)
+    assert written is not None, f"{source} says nothing of how it was trained"
     theirs = load_config(written, ()).model_dump(mode="json")
     model = {name: value for name, value in theirs["model"].items() if name not in ("init_from", "init_towers")}
     data = {name: theirs["data"][name] for name in INHERITED} | {"tokenizer": str(source / "tokenizer.model")}
     return {"model": model, "data": data}
+
+
+def _written_config(folder: Path) -> Path | None:
+    """The config of a run or of an export; other folders have none."""
+    return next((path for name in ("config.yaml", "training.yaml") if (path := folder / name).exists()), None)
 
 
 if __name__ == "__main__":
