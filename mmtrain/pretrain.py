@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mmtrain.data.heldout import HeldOut
     from mmtrain.data.stream import Stream
     from mmtrain.engine.build import Place
-    from mmtrain.monitor.status import RunStatus
+    from mmtrain.monitor.oversight import Oversight
 
 LOG = logging.getLogger("mmtrain.pretrain")
 REFUSALS = (ConfigError, DataError, CheckpointError, RunStopped)
@@ -84,6 +84,10 @@ def pretrain(
     from mmtrain.engine.build import join, open_heldout, open_stream
     from mmtrain.monitor.claim import open_status
     from mmtrain.monitor.folder import CONFIG
+    from mmtrain.monitor.health import Health
+    from mmtrain.monitor.oversight import Oversight
+    from mmtrain.monitor.pace import Pace
+    from mmtrain.monitor.watchdog import Watchdog
     from mmtrain.parallel.groups import stop
 
     tokenizer = open_tokenizer(plan.data)
@@ -98,7 +102,14 @@ def pretrain(
     status, claim = open_status(plan.run_dir, launch, plan.train.num_steps)
     with status.telling(REFUSALS):
         keeper = Keeper(plan.run_dir, here, plan.checkpoint, changes)
-        run(plan, stream, heldout, keeper, place=place, status=status, signals=signals)
+        oversight = Oversight(
+            status,
+            Watchdog(plan.survival, status, launch.rank).start(),
+            Health(plan.survival, speaks=launch.rank == 0),
+            Pace(plan.survival, place.device, node=launch.node, rank=launch.rank),
+        )
+        run(plan, stream, heldout, keeper, place=place, oversight=oversight, signals=signals)
+        oversight.watchdog.stop()
     if claim:
         claim.release()
     stop()
@@ -112,14 +123,13 @@ def run(
     keeper: "Keeper",
     *,
     place: "Place",
-    status: "RunStatus",
+    oversight: "Oversight",
     signals: Signals,
 ) -> None:
     """Train, save, score; the first rank writes the run folder and prints what is in it."""
     from mmtrain.engine.build import build_engine, build_evaluation
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
-    from mmtrain.monitor.health import Health
     from mmtrain.parallel.device import device_name, precision_name
 
     is_first = place.groups.rank == 0
@@ -137,10 +147,9 @@ def run(
         images=pictures,
         captions=heldout.captions if heldout else (),
     )
-    health = Health(plan.survival, speaks=is_first)
     try:
         with on_this_rank(DataError, lambda: f"in step {engine.num_steps_done + 1}"):
-            report = train(plan, engine, stream, keeper, meters, status=status, health=health)
+            report = train(plan, engine, stream, keeper, meters, oversight=oversight)
     finally:
         stream.close()
         meters.close()

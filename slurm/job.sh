@@ -14,7 +14,7 @@ dry_run() {  # SCRIPT: pretend to be a job of the nodes that the script asks for
 }
 
 meet() {  # name the nodes, and the place where they meet
-    : "${JOB_NODES:=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste --serial --delimiters=,)}"
+    [ -n "${DRY_RUN:-}" ] || JOB_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste --serial --delimiters=,)
     first_node=${JOB_NODES%%,*}
     RENDEZVOUS_HOST=$first_node$RENDEZVOUS_SUFFIX
     : "${RENDEZVOUS_PORT:=$((20000 + (SLURM_JOB_ID * 16 + restart * 2) % 10000))}"  # below the ports of clients
@@ -39,7 +39,7 @@ ask() {  # what a program says on the first node
 ask_to_leave() {  # WHY: the ranks save and end; node.sh hands the signal on
     leaving=$1
     echo "job $SLURM_JOB_ID: $leaving; the run is asked to save" >&2
-    scancel --signal=USR2 "$SLURM_JOB_ID"
+    scancel --signal=USR2 "$SLURM_JOB_ID" || true  # nothing may be running yet
 }
 
 wait_for() {  # PROCESS: its exit code, however many signals come in between
@@ -73,7 +73,9 @@ open_log() {  # say in the run folder that this attempt starts, after what, and 
     last=$(tail -n 1 "$RUN_DIR/restarts.log" 2>/dev/null || true)
     [[ $last != *" starts on "* ]] || note "the attempt before ended without a word: a node was lost, its processes" \
         "were killed, or the job was requeued from outside (the run was $(status state) at step $(status step))"
+    [ "$restart" -le "$MAX_RESTARTS" ] || { note "not started: MAX_RESTARTS=$MAX_RESTARTS is reached"; exit 1; }
     commit >"$RUN_DIR/commit.txt"
+    git -C "$MMTRAIN" diff HEAD >"$RUN_DIR/commit.diff" 2>/dev/null || true
     note "starts on $JOB_NODES, commit $(commit)"
 }
 
@@ -92,15 +94,15 @@ requeue() {  # WHY [BAD NODES, by commas]: run again, without those nodes, unles
 }
 
 exclude_bad() {  # WHAT THE PREFLIGHT SAID: requeue without the nodes that it names; the first one, if it could not say
-    local bad
+    local bad line
     bad=$(sed -n 's/^bad node \([^:]*\):.*/\1/p' <<<"$1" | paste --serial --delimiters=,)
     [ -n "$bad" ] || note "bad node $first_node: it gave no verdict on the others"
-    grep '^bad node ' <<<"$1" | while read -r line; do note "$line"; done
+    while read -r line; do note "$line"; done < <(grep '^bad node ' <<<"$1")
     requeue "the preflight failed" "${bad:-$first_node}"
 }
 
 settle() {  # EXIT CODE, ATTEMPT OF THE STATUS BEFORE: end the job as the run says that it ended
-    local state where
+    local state where again
     state=$(status state) where="at step $(status step) of $(status num_steps)"
     [ "$(status attempt)" != "$2" ] || { note "refused, exit code $1; not requeued"; exit $(($1 ? $1 : 1)); }
     [ "$state" != completed ] || { note "completed $where"; exit 0; }
@@ -108,7 +110,8 @@ settle() {  # EXIT CODE, ATTEMPT OF THE STATUS BEFORE: end the job as the run sa
     state="$state $where: $(status reason)"
     [ "$(status can_resume)" = true ] || { note "$state; it would fail again, so it is not requeued"; exit 1; }
     # What ends a run at one step again and again is no accident.
-    if [ "$(status state)" != preempted ] && [ "$(grep -c " $where: " "$RUN_DIR/restarts.log")" -ge 2 ]; then
+    again=$(grep -c " job $SLURM_JOB_ID .* $where: " "$RUN_DIR/restarts.log" || true)
+    if [ "$(status state)" != preempted ] && [ "$again" -ge 2 ]; then
         note "$state; not requeued, as it ended $where twice before"; exit 1
     fi
     requeue "$state${leaving:+ ($leaving)}"

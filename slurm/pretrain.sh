@@ -6,7 +6,7 @@
 #SBATCH --job-name=pretrain
 #SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --cpus-per-task=64 --mem=0 --exclusive
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:USR1@600
+#SBATCH --signal=B:USR1@600  # seconds before the limit: time for a step and a save
 #SBATCH --requeue
 #SBATCH --open-mode=append --output=slurm-%x-%j.log
 set -euo pipefail
@@ -32,7 +32,7 @@ RUN_DIR=$(ask python -m mmtrain.preflight run --config "$config" --world "$world
 if [ "$PREFLIGHT" = yes ]; then
     found=$(on_nodes -- preflight "$RUN_DIR") && fit=yes || fit=
     echo "$found"
-    [ -n "$fit" ] || exclude_bad "$found"
+    [ -n "$fit" ] || [ -n "$leaving" ] || exclude_bad "$found"
 fi
 [ -z "$leaving" ] || requeue "$leaving"
 

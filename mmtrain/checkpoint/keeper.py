@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,8 @@ class Keeper:
         self.checkpoints = run_dir / "checkpoints"
         self._here, self._plan, self._changes = here, plan, changes
         self._rank, _ = rank_and_size()
+        self.save_seconds = 0.0  # that the last one took, until it stood
+        self._started = 0.0
         self._newest_step: int | None = None  # what stands, or is on its way
         self._save: Save | None = None
         self._staging = Staging()
@@ -111,6 +114,7 @@ class Keeper:
         if self._plan.asynchronous:
             parts = self._staging.copies(parts)
         self._newest_step = step
+        self._started = time.monotonic()
         self._save = Save(self.checkpoints, manifest, parts, self._commit)
         if not self._plan.asynchronous:
             self.finish()
@@ -127,8 +131,14 @@ class Keeper:
         if self._save is not None and self._save.advance(to_the_end=True):
             self._conclude(self._save)
 
+    def can_go_back(self) -> bool:
+        """Whether a checkpoint stands that `resume` would take up; waits for one that is on its way."""
+        self.finish()
+        return self._newest_step is not None
+
     def _conclude(self, save: Save) -> None:
         self._save = None
+        self.save_seconds = time.monotonic() - self._started
         if not save.fault:
             LOG.info("step %d: saved", save.step)
             return

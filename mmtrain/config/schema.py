@@ -182,9 +182,14 @@ class DataConfig(Frozen):
         0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
     )
     shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
+    # Of a sample with several captions: the one in KEY.txt, or in every epoch any of "captions" in KEY.json.
+    caption: Literal["first", "any"] = "first"
     min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
     flip: bool = False  # mirror half of the images, never where the caption says left or right
     color_jitter: Share = 0.0  # brightness, contrast and saturation change by up to this share
+    # Images of like shape stand in one global batch and keep that shape, up to this ratio of their sides, in no more
+    # patches than the square of model.image_size has; 1: every image is cut to that square.
+    max_aspect: Annotated[float, Field(ge=1.0, le=8.0)] = 1.0
     chunk_samples: Count = 64  # neighbours of a shard that stay together until the window: what is read in one go
     window_chunks: Count = 64  # chunks whose samples are mixed with each other; fewer are read more in order
     tail: Literal["drop", "pad"] = "drop"  # an epoch's last samples that fill no global batch: listed, or padded up
@@ -240,10 +245,16 @@ class SurvivalConfig(Frozen):
     """What ends a run early, and how."""
 
     max_skipped_in_a_row: Amount = 10  # steps left out, for a gradient or loss that is no number; one more ends the run
-    spike_policy: Literal["none", "warn"] = "warn"  # what is done about a loss that leaps
+    step_timeout_seconds: Weight = 1200.0  # a step that takes longer ends the run, with all ranks' stacks; 0: wait
+    slow_phase_factor: Annotated[float, Field(ge=1.0)] = 5.0  # start, first step, scores and saves may take more times
+    # What is done about a loss that leaps; roll_back loads the last checkpoint and leaves that step's samples out.
+    spike_policy: Literal["none", "warn", "roll_back"] = "warn"
     spike_window: Annotated[int, Field(ge=4)] = 64  # losses before it that it is measured by
     spike_deviations: Positive = 20.0  # a leap is above their median by more than so many times their median deviation
+    pace_every: Amount = 100  # steps between looks at how fast each node computes; 0: never
+    slow_share: Positive = 0.25  # a node that is slower than the median by more than this is named in the log
     signals: tuple[str, ...] = ("SIGUSR2", "SIGTERM")  # on one of them all ranks save at a step boundary and end
+    grace_seconds: Positive = 30.0  # what the launcher waits after it; a save that takes longer is warned of
 
 
 class RunConfig(Frozen):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from itertools import count
 from time import perf_counter
+from typing import Any
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfig
 from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, FaultTally
@@ -27,6 +28,7 @@ KNOBS = {  # what makes the order what it is, and the knob that sets it
     "chunk_samples": "data.chunk_samples",
     "window_chunks": "data.window_chunks",
     "tail": "data.tail",
+    "buckets": "data.max_aspect (with model.image_size and model.patch_size)",
 }
 
 
@@ -53,13 +55,14 @@ class Stream:
         tokenizer: AnyTokenizer | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
+        self._patch_size = model.patch_size
         self._dp, self._dp_rank, self._trim = dp, dp_rank, trim
         self.num_micro_batches = train.global_batch_size // (dp * train.micro_batch_size)
         assert self.num_micro_batches * dp * train.micro_batch_size == train.global_batch_size, "an uneven global batch"
         self._sets = Sets(data)
         self.tokenizer = tokenizer or open_tokenizer(data)
         check_tokenizer(self.tokenizer, self._sets.first_captions(), data.max_unknown_share)
-        self.order = self._sets.order(data, train.global_batch_size, seed)
+        self.order = self._sets.order(data, train.global_batch_size, seed, model.image_size // model.patch_size)
         look = Look(model.image_size, data.min_crop_share, data.flip, data.color_jitter, needs_images)
         self._reader = SetReader(
             self._sets,
@@ -69,12 +72,14 @@ class Stream:
             max_text_length=model.max_text_length,
             mask_share=mlm.mask_share,
             shuffle_pairs=data.shuffle_pairs,
+            draws_captions=data.caption == "any",
         )
         self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)
         self._tally = FaultTally(KNOB, data.max_bad_share)
         # What indexing found belongs to no rank, so one of them counts it.
         self._tally.add(self._sets.faults if dp_rank == 0 else [], 0)
         self._step, self._delivered, self._waited = 0, "", 0.0
+        self._left_out: set[int] = set()  # global batches, by their number in the order
         self._readers: Readers | None = None
         self._ahead: Iterator[tuple[Batch, list[BadSample]]] | None = None
 
@@ -92,11 +97,13 @@ class Stream:
             self._tally.add([self._sets.fault(each) for each in bad], len(batch.places_B))
             batches.append(batch)
         self._waited += perf_counter() - started
-        self._delivered = _chain(self._delivered, self.order.batch(self._step).tobytes())
+        number = self._number(self._step)
+        self._delivered = _chain(self._delivered, self.order.batch(number).tobytes())
         self._step += 1
-        at_end_of_epoch = self._step % self.order.batches_per_epoch == 0
+        epoch, next_epoch = (each // self.order.batches_per_epoch for each in (number, self._number(self._step)))
+        at_end_of_epoch = next_epoch > epoch
         if at_end_of_epoch and self._dp_rank == 0:
-            self._list_tail(self._step // self.order.batches_per_epoch - 1)
+            self._list_tail(epoch)
         self._tally.check(least_read=1 if at_end_of_epoch else NUM_READ_BEFORE_CHECK)
         return batches
 
@@ -123,8 +130,10 @@ class Stream:
         """Fill a slot with this rank's micro-batch of that number, counted from the run's start."""
         step, micro_batch = divmod(number, self.num_micro_batches)
         where = {"dp": self._dp, "dp_rank": self._dp_rank, "micro_batch_size": self._micro_batch_size}
-        slots = self.order.slots(step, micro_batch, **where)
-        self._reader.read(slots.samples, slots.epochs, slot.fill(slots.places), mark)
+        batch = self._number(step)
+        slots, grid = self.order.slots(batch, micro_batch, **where), self.order.grid(batch)
+        sides = grid and (grid[0] * self._patch_size, grid[1] * self._patch_size)
+        self._reader.read(slots.samples, slots.epochs, slot.fill(slots.places, sides), mark)
 
     def _list_tail(self, epoch: int) -> None:
         """Say which samples `epoch` did not deliver, or how many places stayed empty at its end."""
@@ -133,10 +142,10 @@ class Stream:
             names = [self._sets.name(sample) for sample in dropped[:MAX_LISTED].tolist()]
             more = f" and {len(dropped) - MAX_LISTED} more" if len(dropped) > MAX_LISTED else ""
             LOG.info("epoch %d: %d samples dropped (data.tail): %s%s", epoch, len(dropped), ", ".join(names), more)
-        elif num_empty := int((self.order.batch(self._step - 1) == EMPTY).sum()):
+        elif num_empty := int((self.order.batch(self._number(self._step - 1)) == EMPTY).sum()):
             LOG.info("epoch %d: %d places padded at its end (data.tail)", epoch, num_empty)
 
-    def state(self) -> dict[str, int | str]:
+    def state(self) -> dict[str, Any]:
         """What goes on exactly here, on any number of ranks and workers; `order_hash` covers every sample delivered."""
         order = self.order
         return {
@@ -149,9 +158,11 @@ class Stream:
             "chunk_samples": order.shuffle.chunk_samples,
             "window_chunks": order.shuffle.window_chunks,
             "tail": order.tail,
+            "buckets": order.buckets.digest,
+            "left_out": sorted(self._left_out),
         }
 
-    def restore(self, state: dict[str, int | str]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on with the step that `state` was taken before; DataError when the order would not be the same."""
         here = self.state()
         for key, knob in KNOBS.items():
@@ -162,10 +173,25 @@ class Stream:
                 )
         self.close()
         self._step, self._delivered = int(state["step"]), str(state["order_hash"])
+        # What was left out since then stays left out.
+        self._left_out |= set(state.get("left_out", ()))
+
+    def leave_out(self, places: range) -> None:
+        """Never give the global batch at these places of the run, which is still to come; those after it move up."""
+        number = places.start // self.order.global_batch_size
+        assert number >= self._number(self._step), f"batch {number} has been given already"
+        self.close()
+        self._left_out.add(number)
+
+    def _number(self, step: int) -> int:
+        """Which global batch of the order a step gets: the same as the step, until some are left out."""
+        for left_out in sorted(self._left_out):
+            step += left_out <= step
+        return step
 
     def last_places(self) -> range:
         """The places of the run whose samples take() gave last, over all ranks."""
-        first = (self._step - 1) * self.order.global_batch_size
+        first = self._number(self._step - 1) * self.order.global_batch_size
         return range(first, first + self.order.global_batch_size)
 
     def names(self, places: Sequence[int]) -> list[str]:

@@ -7,6 +7,7 @@ no lock is held by a reader that dies. The order and the content of what comes o
 
 import atexit
 import ctypes
+import logging
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from mmtrain.data.samples import BadSample
 from mmtrain.data.slot import Layout, Slot
 from mmtrain.records import Batch
 
+LOG = logging.getLogger("mmtrain.data")
 READ_AHEAD_STEPS = 2  # optimizer steps that the readers are ahead of the training
 MAX_READ_AHEAD = 16  # micro-batches per reader, to bound their memory
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -37,6 +39,7 @@ FAILED = -1
 NOTE_BYTES = 16_384  # of what a reader says when it fails
 NOTHING = -1
 END_SECONDS = 5.0
+MOST_DEATHS = 3  # of readers while no batch comes out
 
 Mark = Callable[[int], None]
 Read = Callable[[int, Slot, Mark], None]  # fill a slot with the micro-batch of that number; mark each sample before
@@ -75,16 +78,10 @@ class Readers:
         self._ahead, self._trainer, self._closed = ahead, os.getpid(), False
         self._done: dict[int, int] = {}  # number -> slot
         self._marks = np.frombuffer(mmap(-1, 8 * num_workers), np.int64)  # the sample that each reader is reading
-        self._marks[:] = NOTHING
         self._note = mmap(-1, NOTE_BYTES * num_workers)
-        self._tasks_out, self._tasks_in = os.pipe()
-        self._answers_out, self._answers_in = os.pipe()
-        self._readers = [self._start(number) for number in range(num_workers)]
-        os.close(self._tasks_out)
-        os.close(self._answers_in)
-        self._poll = select.poll()
-        for descriptor in (self._answers_out, *(reader.alive for reader in self._readers)):
-            self._poll.register(descriptor, select.POLLIN)
+        self._asked: dict[int, int] = {}  # number -> slot of what no reader has answered yet
+        self._died_at, self._num_deaths = first, 0
+        self._start_all()
         atexit.register(self.close)
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             self.ring.pin()
@@ -108,6 +105,21 @@ class Readers:
             return
         self._closed = True
         atexit.unregister(self.close)
+        self._end_all()
+        self.ring.unpin()
+
+    def _start_all(self) -> None:
+        self._marks[:] = NOTHING
+        self._tasks_out, self._tasks_in = os.pipe()
+        self._answers_out, self._answers_in = os.pipe()
+        self._readers = [self._start(number) for number in range(self._num_workers)]
+        os.close(self._tasks_out)
+        os.close(self._answers_in)
+        self._poll = select.poll()
+        for descriptor in (self._answers_out, *(reader.alive for reader in self._readers)):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _end_all(self) -> None:
         for reader in self._readers:
             os.kill(reader.pid, signal.SIGKILL)
         for reader in self._readers:
@@ -115,33 +127,60 @@ class Readers:
             os.close(reader.alive)
         os.close(self._tasks_in)
         os.close(self._answers_out)
-        self.ring.unpin()
 
     def _hand_out(self) -> None:
         while self._next_out - self._next_in < self._ahead and (slot := self.ring.take_free()) is not None:
-            os.write(self._tasks_in, RECORD.pack(self._next_out, slot, NOTHING))
+            self._ask(self._next_out, slot)
             self._next_out += 1
 
+    def _ask(self, number: int, slot: int) -> None:
+        self._asked[number] = slot
+        try:
+            os.write(self._tasks_in, RECORD.pack(number, slot, NOTHING))
+        except BrokenPipeError:
+            return  # the last reader is gone, which `_hear` finds, and asks again
+
     def _hear(self) -> None:
-        """Wait for an answer; DataError where a reader failed or is gone."""
+        """Wait for an answer; DataError where a reader failed, or is gone for good."""
         ready = {descriptor for descriptor, _ in self._poll.poll()}
         answers = os.read(self._answers_out, RECORD.size * 64) if self._answers_out in ready else b""
         if answers:  # none is the end of the last reader
-            for number, slot, reader in RECORD.iter_unpack(answers):
+            for number, _, reader in RECORD.iter_unpack(answers):
                 if number == FAILED:
                     self._raise_failure(reader)
-                self._done[number] = slot
+                self._done[number] = self._asked.pop(number)
             return
-        for reader in self._readers:
-            if reader.alive in ready:
-                self._raise_death(reader)
+        dead = [reader for reader in self._readers if reader.alive in ready]
+        if dead:
+            self._start_again_after(dead[0])
 
     def _raise_failure(self, number: int) -> None:
         kind, _, text = self._note[number * NOTE_BYTES : (number + 1) * NOTE_BYTES].rstrip(b"\0").partition(b"\n")
         said = text.decode(errors="replace")
         raise DataError(said) if kind == DataError.__name__.encode() else RuntimeError(f"a reader failed:\n{said}")
 
-    def _raise_death(self, reader: Reader) -> None:
+    def _start_again_after(self, reader: Reader) -> None:
+        """New readers for all that was asked; DataError where readers die again and again and nothing comes out.
+
+        Which record a dead one had taken is not known, and what it would have made depends on no reader: so all that
+        has no answer is asked again, and the batches are those of an undisturbed run.
+        """
+        self._num_deaths = self._num_deaths + 1 if self._died_at == self._next_in else 1
+        self._died_at = self._next_in
+        sentence = self._death(reader)
+        if self._num_deaths >= MOST_DEATHS:
+            raise DataError(
+                f"{sentence}; {self._num_deaths} have died since the last batch came out; SIGKILL often means "
+                "that the machine or the job ran out of memory: lower data.num_workers, or set it to 0 to read in the "
+                "training process"
+            )
+        LOG.warning("%s; the readers are started again", sentence)
+        self._end_all()
+        self._start_all()
+        for number, slot in sorted(self._asked.items()):
+            self._ask(number, slot)
+
+    def _death(self, reader: Reader) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(reader.pid, 0)[1])
         self._readers.remove(reader)
         self._poll.unregister(reader.alive)
@@ -149,11 +188,7 @@ class Readers:
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
         sample = int(self._marks[reader.number])
         where = "between two samples" if sample == NOTHING else f"while it read {self._name_of(sample)}"
-        raise DataError(
-            f"reader process {reader.number + 1} of data.num_workers ({self._num_workers}) {how} {where}; SIGKILL "
-            "often means that the machine or the job ran out of memory: lower data.num_workers, or set it to 0 to "
-            "read in the training process"
-        )
+        return f"reader process {reader.number + 1} of data.num_workers ({self._num_workers}) {how} {where}"
 
     def _start(self, number: int) -> Reader:
         alive, held = os.pipe()
@@ -199,8 +234,10 @@ def _settle(trainer: int) -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)  # each operation is then a little quicker
     forget_connections()
-    # Ctrl-C and the end of a job's time reach the whole group, but the trainer may want another batch before it saves.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C and the end of a job's time reach the whole group, but the trainer may want another batch before it saves:
+    # what that has a handler for, readers do not hear.
+    handled = {number for number in signal.valid_signals() if callable(signal.getsignal(number))}
+    for number in handled | {signal.SIGINT, signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     # Linux ends them at once; elsewhere the pipe of tasks closes, and they end when they ask for the next.
     if hasattr(ctypes.CDLL(None), "prctl"):

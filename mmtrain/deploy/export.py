@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from mmtrain.parallel.slices import Slice
 
 TOKENIZER = "tokenizer.model"
 PARTIAL = ".partial"
+HELD_BYTES = 64 * 2**20  # of weights between the checkpoint and the file; a larger one is alone
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     wanted = shapes(config)
-    num_bytes = write_weights(partial, wanted, dtype, lambda name: _weight(source, in_run(name), wanted[name]))
+    num_bytes = write_weights(partial, wanted, dtype, _Weights(source, wanted))
     config.save_pretrained(partial)
     processor = processor_of(run_dir / TOKENIZER, config)
     generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(partial)
@@ -97,8 +100,28 @@ def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:
     }
 
 
-def _weight(source: Path, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    whole = Slice(name, shape, (0,) * len(shape), shape)
-    tensor = torch.empty(shape)
-    load_tensors(source, {whole: tensor})
-    return tensor
+class _Weights:
+    """The weights of a checkpoint, asked for in order: a few at a time are read and held."""
+
+    def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._source, self._shapes = source, shapes
+        self._held: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """The weight that the twin calls so; it is let go."""
+        if name not in self._held:
+            self._held = self._read(name)
+        return self._held.pop(name)
+
+    def _read(self, first: str) -> dict[str, torch.Tensor]:
+        """`first` and what follows it up to HELD_BYTES: every read looks through the table of all tensors."""
+        names = list(self._shapes)
+        found, num_bytes = {}, 0
+        for name in names[names.index(first) :]:
+            num_bytes += prod(self._shapes[name]) * torch.float32.itemsize
+            if found and num_bytes > HELD_BYTES:
+                break
+            found[name] = torch.empty(self._shapes[name])
+        wanted = {Slice.of_part(in_run(name), self._shapes[name], None, 0, 1): part for name, part in found.items()}
+        load_tensors(self._source, wanted)
+        return found

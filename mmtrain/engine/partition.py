@@ -5,6 +5,7 @@ the ranks of one stage. Known to the versions named here; any other is refused.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -42,6 +43,18 @@ def confine_checks_to(data_group: dist.ProcessGroup) -> None:
             raise RuntimeError("the ranks of one pipeline stage ran different modules; please report this layout")
 
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = assert_same_in_stage
+
+
+def build_nothing() -> None:
+    """Keep DeepSpeed from compiling its CPU helper of shared memory when it starts on CPUs.
+
+    Only its inference uses it. A compilation that is killed leaves a lock file behind, for which every later run would
+    wait without an end or a word.
+    """
+    refuse_untested_deepspeed()
+    backend = importlib.import_module("deepspeed.comm.torch")  # the package's own name `torch` is PyTorch
+    assert hasattr(backend, "build_shm_op"), "this DeepSpeed builds its helper elsewhere"
+    backend.build_shm_op = lambda: None
 
 
 def gather_and_hold(params: Iterable[torch.nn.Parameter]) -> None:

@@ -15,6 +15,7 @@ from mmtrain.engine import flat
 from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
 from mmtrain.engine.partition import (
     add_up_in,
+    build_nothing,
     confine_checks_to,
     drop_gradients,
     forget_gradients,
@@ -38,6 +39,7 @@ class ZeroStates:
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         confine_checks_to(groups.data)
+        build_nothing()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         self.model = model

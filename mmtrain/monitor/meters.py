@@ -48,8 +48,11 @@ class Meters:
         self._progress = _progress() if log.writes and on_terminal else None
         self._task = self._progress.add_task("", total=num_steps) if self._progress else None
 
-    def resume(self, step: int) -> None:
-        """Go on after `step` steps: forget the rows of those that will be run again, and of scores yet to be taken."""
+    def resume(self, step: int) -> list[float]:
+        """Go on after `step` steps: forget the rows of those that will be run again, and of scores yet to be taken.
+
+        The losses of the steps that stay, on the rank that writes.
+        """
         is_over = step >= self._num_steps  # the last scores are taken after the last checkpoint
         rows = self._log.cut(
             lambda row: row["step"] < step or (row["step"] == step and not (is_over and "eval" in row))
@@ -58,6 +61,7 @@ class Meters:
         self.skipped = max((row["skipped"] for row in rows if "skipped" in row), default=0)
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=step)
+        return [row["loss"] for row in rows if row.get("loss") is not None]
 
     def record(self, step: int, report: StepReport, *, step_seconds: float, data_wait_seconds: float) -> Row:
         """The row of optimizer step `step` (1 is the first), logged and shown.

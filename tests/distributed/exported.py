@@ -22,6 +22,13 @@ TOWERS = {
 }  # fmt: skip
 
 
+class Nowhere:
+    """A stream that stands nowhere."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
 def plan_of(towers: str, tp: int, pp: int, **sections: Any) -> Any:
     """A plan whose weights are large enough that what a model sees shows in what it says."""
     from tests.helpers import tiny_plan
@@ -54,17 +61,10 @@ def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, A
     tokenizer_sha256 = (Path(folder) / "tokenizer.sha256").read_text()
     manifest = Manifest(0, plan.model_dump(mode="json"), {}, tokenizer_sha256, VOCAB_SIZE)
     keeper = Keeper(Path(folder), manifest, plan.checkpoint, Changes({}))
-    keeper.save(0, engine, _Nowhere())
+    keeper.save(1, engine, Nowhere())
     keeper.finish()
     parallel_state.destroy_model_parallel()
     return found or None
-
-
-class _Nowhere:
-    """A stream that stands nowhere."""
-
-    def state(self) -> dict[str, Any]:
-        return {}
 
 
 def _whole(features: Any, place: Any) -> dict[str, Any]:

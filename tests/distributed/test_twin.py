@@ -1,6 +1,7 @@
 """The twin says what the parallel model says, exported from whatever layout, and comes back bit for bit."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,32 @@ from mmtrain.config.shapes import padded_vocab_size
 from tests.distributed.exported import TOWERS, loaded_from_export, plan_of, run_and_save
 from tests.helpers import VOCAB_SIZE, global_batch_of, run_ranks
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the runs of every layout
 LAYOUTS = {"1": (1, 1), "tp2": (2, 1), "pp2": (1, 2), "tp2-pp2": (2, 2)}
 Found = dict[str, np.ndarray]
+Runs = dict[tuple[str, str], tuple[Path, list[Found]]]
+
+
+PLAIN, *OTHERS = TOWERS
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, list[Found]]]:
-    """By towers and layout: a run folder with a checkpoint, and what the parallel model found of two micro-batches."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Of the plain towers by layout: a run folder with a checkpoint, and what was found of two micro-batches."""
+    return runs_with([PLAIN], LAYOUTS, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def other_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The same of the other towers, cut along both axes."""
+    return runs_with(OTHERS, ["tp2-pp2"], tmp_path_factory)
+
+
+def runs_with(some: Iterable[str], layouts: Iterable[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """By towers and layout."""
     root = tmp_path_factory.mktemp("twin")
     tokenizer = _tokenizer(root)
-    wanted = [(towers, name) for towers in TOWERS for name in LAYOUTS]
+    wanted = [(towers, name) for towers in some for name in layouts]
     folders = {key: root / f"{number}" for number, key in enumerate(wanted)}
     for folder in folders.values():
         folder.mkdir()
@@ -30,6 +47,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tupl
     found = {}
     for num_ranks in (1, 2, 4):
         keys = [key for key in wanted if np.prod(LAYOUTS[key[1]]) == num_ranks]
+        if not keys:
+            continue
         jobs = [(towers, *LAYOUTS[name], str(folders[towers, name])) for towers, name in keys]
         answers = run_ranks(num_ranks, run_all, jobs)
         for number, key in enumerate(keys):
@@ -98,8 +117,17 @@ def _samples(batch: Any) -> Any:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("towers", TOWERS)
-def test_the_twin_finds_what_the_parallel_model_finds(runs: dict[Any, Any], towers: str, layout: str) -> None:
+def test_the_twin_finds_what_the_parallel_model_finds(runs: Runs, layout: str) -> None:
+    assert_same(runs, PLAIN, layout)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("towers", OTHERS)
+def test_the_twin_finds_the_same_with_towers_of_other_shapes(other_runs: Runs, towers: str) -> None:
+    assert_same(other_runs, towers, "tp2-pp2")
+
+
+def assert_same(runs: Runs, towers: str, layout: str) -> None:
     folder, found = runs[towers, layout]
     twin = twin_of(folder)
     plan = plan_of(towers, *LAYOUTS[layout])
@@ -114,11 +142,11 @@ def test_the_twin_finds_what_the_parallel_model_finds(runs: dict[Any, Any], towe
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_export_comes_back_bit_for_bit_into_another_layout(runs: dict[Any, Any], layout: str) -> None:
+def test_an_export_comes_back_bit_for_bit_into_another_layout(runs: Runs, layout: str) -> None:
     from mmtrain.hf.names import in_run
     from mmtrain.hf.storage import WeightFolder
 
-    folder, _ = runs["one width", layout]
+    folder, _ = runs[PLAIN, layout]
     twin_of(folder)
     stored = WeightFolder(folder / "export")
     tp, pp = LAYOUTS["tp2-pp2" if layout == "1" else "1"]

@@ -22,6 +22,7 @@ from tests.doors.test_lost_ranks import (
     words_of,
 )
 
+SAME = ("step", "loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm", "lr", "samples", "skipped")
 EXIT_CODES = {"torchrun": 1, "deepspeed": 75}  # torchrun has no other code for a rank that ended itself
 
 
@@ -51,7 +52,7 @@ def test_a_signal_to_one_of_two_ranks_ends_both_at_one_step_with_exit_code_75(
         end_all(ranks)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.long)])
 def test_a_signal_to_every_process_of_a_rank_saves_under_either_launcher(
     launcher: str, prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -71,3 +72,34 @@ def test_a_signal_to_every_process_of_a_rank_saves_under_either_launcher(
         assert "preempted by signal SIGUSR2" in said, said
     finally:
         end_all([program])
+
+
+@pytest.mark.long
+def test_a_run_that_was_preempted_and_started_again_is_one_that_never_was(prepared: Prepared, tmp_path: Path) -> None:
+    rows, states = {}, {}
+    for name in ("undisturbed", "preempted"):
+        words = words_of(prepared, tmp_path / name, "train.num_steps=60")
+        attempts, codes = 0, [75]
+        while 75 in codes:
+            port = free_port()
+            ranks = [start_plain(rank, port, words) for rank in range(2)]
+            try:
+                if name == "preempted" and attempts < 2:
+                    wait_for_steps(tmp_path / name, 5 + 20 * attempts, ranks)
+                    ranks[attempts].send_signal(signal.SIGUSR2)
+                said = [rank.communicate(timeout=LIMIT_SECONDS)[0] for rank in ranks]
+            finally:
+                end_all(ranks)
+            attempts, codes = attempts + 1, [rank.returncode for rank in ranks]
+        run_dir = tmp_path / name / "run"
+        assert codes == [0, 0], said
+        assert attempts == (3 if name == "preempted" else 1), said
+        status = json.loads((run_dir / "status.json").read_text())
+        assert status["state"] == "completed" and status["attempt"] == attempts - 1
+        found = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+        rows[name] = [{key: row[key] for key in SAME} for row in found if "eval" not in row]
+        latest = (run_dir / "checkpoints" / "latest").read_text().strip()
+        states[name] = json.loads((run_dir / "checkpoints" / latest / "manifest.json").read_text())["stream"]
+    assert rows["preempted"] == rows["undisturbed"] and len(rows["preempted"]) == 60
+    assert states["preempted"] == states["undisturbed"]
+    assert states["preempted"]["order_hash"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain.checkpoint.manifest import read_manifest
 from tests.doors.conftest import Prepared
 from tests.doors.test_lost_ranks import descendants_of, environ_of
 from tests.slurm.cluster import Cluster
@@ -14,7 +15,7 @@ from tests.slurm.jobs import Job, rows
 NUM_STEPS = 24
 WORDS = (f"train.num_steps={NUM_STEPS}", "eval.every=0", "data.num_workers=1")
 TP_PP = ("parallel.tp=2", "parallel.pp=2")
-DP_TP = ("parallel.tp=2", "zero.stage=3")
+DP_TP = ("parallel.tp=2", "zero.stage=3", "train.micro_batch_size=4")  # two of 4 contrast what one of 8 does
 SAME = ("loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm", "grad_norm")
 JOB_SECONDS = 180.0  # for a busy machine; a quiet one takes 20
 
@@ -48,8 +49,15 @@ def kill_ranks(cluster: Cluster, node: str) -> int:
 
 
 def assert_same(run_dir: Path, undisturbed: Path) -> None:
-    """Every step was done, with the losses of the run that nobody disturbed."""
+    """Every step was done, with the losses and the samples of the run that nobody disturbed."""
     found, wanted = rows(run_dir), rows(undisturbed)
     assert [row["step"] for row in found] == list(range(1, NUM_STEPS + 1))
     for row, other in zip(found, wanted, strict=True):
         assert {name: row[name] for name in SAME} == pytest.approx({name: other[name] for name in SAME}, rel=1e-4)
+    assert order_hash(run_dir) == order_hash(undisturbed)
+
+
+def order_hash(run_dir: Path) -> str:
+    """Of every sample that the run has read, in order."""
+    newest = run_dir / "checkpoints" / (run_dir / "checkpoints" / "latest").read_text().strip()
+    return read_manifest(newest).stream["order_hash"]

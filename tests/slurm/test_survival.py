@@ -60,7 +60,8 @@ def test_a_lost_node_is_replaced_by_another(
     wait_for_steps(job, 7)
     cluster.crash("node2")
     try:
-        assert_it_came_back(job, undisturbed, "ended without a word: a node was lost")
+        # Slurm may find it first and say nothing, or the ranks that are left, which give a reason.
+        assert_it_came_back(job, undisturbed)
         assert "starts on node1,node3" in "\n".join(restarts(tmp_path / "run"))
     finally:
         cluster.boot("node2")

@@ -82,6 +82,45 @@ def test_a_reader_killed_by_a_signal_is_named_with_the_sample_it_was_reading():
     readers.close()
 
 
+def test_a_reader_that_is_killed_once_is_started_again_and_the_batches_are_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    killed = tmp_path / "killed"
+
+    def read(number: int, slot: Slot, mark: Mark) -> None:
+        mark(number)
+        if number in (9, 30) and not Path(f"{killed}-{number}").exists():
+            Path(f"{killed}-{number}").touch()
+            slot.images_BHWC[:] = 255  # half-written
+            os.kill(os.getpid(), signal.SIGKILL)
+        number_filler(number, slot, mark)
+
+    readers = open_readers(read, num_workers=3)
+    batches = readers.batches(trim=True)
+    for number in range(5, 60):
+        batch, bad = next(batches)
+        assert batch.places_B.tolist() == [2 * number, 2 * number + 1] and bad == []
+        assert (batch.images_BCHW == number).all()
+    readers.close()
+    assert len(caplog.messages) == 2
+    assert "ended by SIGKILL while it read sample 9; the readers are started again" in caplog.messages[0]
+
+
+def test_readers_do_not_hear_what_the_trainer_listens_for():
+    def read(number: int, slot: Slot, mark: Mark) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        number_filler(number, slot, mark)
+
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    try:
+        readers = open_readers(read)
+        assert next(readers.batches(trim=True))[0].places_B.tolist() == [10, 11]
+        readers.close()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @pytest.mark.parametrize(("error", "kind"), [(DataError("turn data.train"), DataError), (KeyError("x"), RuntimeError)])
 def test_what_a_reader_raises_is_raised_in_the_trainer(error: Exception, kind: type[Exception]):
     def read(number: int, slot: Slot, mark: Mark) -> None:

@@ -296,16 +296,44 @@ def test_waiting_is_measured_since_it_was_last_asked_for(good_set: Path, tokeniz
     stream.close()
 
 
-def test_a_reader_that_dies_ends_in_one_clear_error(good_set: Path, tokenizer_path: Path):
+def test_a_stream_whose_reader_is_killed_gives_what_an_undisturbed_one_gives(good_set: Path, tokenizer_path: Path):
+    with_readers, plain = (open_stream(good_set, tokenizer_path, num_workers=number) for number in (1, 0))
     others = children_of(os.getpid())
-    stream = open_stream(good_set, tokenizer_path, num_workers=1)
-    stream.take(4)
-    (reader,) = own_children(others)
-    with pytest.raises(DataError, match=r"reader process 1 of data.num_workers \(1\) was ended by SIGKILL"):
-        os.kill(reader, signal.SIGKILL)
-        for _ in range(100):
-            stream.take(4)
-    stream.close()
+    for step in range(12):
+        found, wanted = with_readers.take(4), plain.take(4)
+        assert all(torch.equal(one.images_BCHW, other.images_BCHW) for one, other in zip(found, wanted, strict=True))
+        assert all(torch.equal(one.text_ids_BT, other.text_ids_BT) for one, other in zip(found, wanted, strict=True))
+        if step in (2, 7):
+            os.kill(own_children(others)[0], signal.SIGKILL)
+    assert with_readers.state() == plain.state()
+    with_readers.close()
+
+
+def test_a_global_batch_that_is_left_out_never_comes_and_the_next_moves_up(good_set: Path, tokenizer_path: Path):
+    def places(stream: Stream, num_steps: int) -> list[int]:
+        return [int(place) for _ in range(num_steps) for batch in stream.take(4) for place in batch.places_B]
+
+    plain, other = (open_stream(good_set, tokenizer_path, num_workers=number) for number in (0, 1))
+    wanted = places(plain, 8)
+    size = len(wanted) // 8
+    assert places(other, 2) == wanted[: 2 * size]
+    before = other.state()
+    assert places(other, 2) == wanted[2 * size : 4 * size]
+    leapt = other.last_places()
+    assert list(leapt) == wanted[3 * size : 4 * size]
+    other.restore(before)
+    other.leave_out(leapt)
+    assert places(other, 3) == wanted[2 * size : 3 * size] + wanted[4 * size : 6 * size]
+    assert other.state()["left_out"] == [3] and other.state()["step"] == 5
+    assert other.names(other.last_places()[:1]) == plain.names([wanted[5 * size]])
+    # Another process that goes on from there leaves it out too, and one that goes further back from here.
+    third = open_stream(good_set, tokenizer_path, num_workers=0)
+    third.restore(other.state())
+    assert places(third, 1) == places(other, 1) == wanted[6 * size : 7 * size]
+    assert third.state() == other.state()
+    third.restore(before)
+    assert places(third, 2) == wanted[2 * size : 3 * size] + wanted[4 * size : 5 * size]
+    other.close()
 
 
 def test_a_signal_to_the_whole_job_leaves_the_readers_to_the_trainer(good_set: Path, tokenizer_path: Path):
