@@ -5,6 +5,7 @@ the ranks of one stage. Known to the versions named here; any other is refused.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -51,8 +52,8 @@ def build_nothing() -> None:
     wait without an end or a word.
     """
     refuse_untested_deepspeed()
-    from deepspeed.comm import torch as backend
-
+    backend = importlib.import_module("deepspeed.comm.torch")  # the package's own name `torch` is PyTorch
+    assert hasattr(backend, "build_shm_op"), "this DeepSpeed builds its helper elsewhere"
     backend.build_shm_op = lambda: None
 
 

@@ -8,6 +8,7 @@ process in a process namespace, so all of it ends with that process, however it 
 its ports, its /etc/hosts) sees nothing of it.
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ START_SECONDS = 30.0
 FOLDER_VARIABLE = "MMTRAIN_TEST_CLUSTER"  # tells the command inside where its cluster lies
 HEAD_ADDRESS = "127.0.0.1"
 PORT = 26820
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 NODE_CPUS, NODE_MEMORY_MB, NODE_GPUS = 64, 64_000, 8  # claimed, not had
 
 SLURM_CONF = """
@@ -203,11 +205,16 @@ def _install() -> str | None:
 
 
 def run(command: Sequence[str]) -> int:
-    """Exit code of `command`, run in a private machine with a fresh cluster; nothing of either is left behind."""
+    """Exit code of `command`, run in a private machine with a fresh cluster, of which nothing outlives this process."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         inside = [sys.executable, "-m", "tests.slurm.cluster", "inside", folder, *command]
-        return subprocess.run(["unshare", *spaces, *inside]).returncode
+        return subprocess.run(["unshare", *spaces, *inside], preexec_fn=_die_with_parent).returncode
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_inside(folder: Path, command: Sequence[str]) -> int:

@@ -36,6 +36,7 @@ def test_a_run_without_fault_passes() -> None:
         (["parallel.tp=3", "model.mlp_ratio=3.99"], 3, ["model.mlp_ratio (3.99)", "766", "parallel.tp (3)"]),
         (["model.patch_size=7"], 1, ["model.patch_size is 7", "model.image_size (64)", "nearest that does is 8"]),
         (["parallel.tp=3"], 4, ["parallel.tp x pp is 3, but 4 ranks were launched", "parallel.tp=1 parallel.pp=1"]),
+        (["survival.signals=[SIGKILL]"], 1, ["survival.signals names SIGKILL", "SIGUSR2"]),
         (["train.global_batch_size=40"], 1, ["train.global_batch_size is 40", "16 samples", "the nearest is 32"]),
         (["train.global_batch_size=64"], 8, ["train.global_batch_size is 64", "128 samples", "the nearest is 128"]),
         (["itm.pool_size=5"], 1, ["itm.pool_size is 5", "train.micro_batch_size (16)", "nearest that does is 4"]),
