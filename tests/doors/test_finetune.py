@@ -78,6 +78,23 @@ def test_retrieval_on_two_processes_says_what_re_ranking_cost(pretrained: Path) 
     assert scores["num_shortlisted"] == 5 and 100 <= scores["num_pairs_matched"] <= 200
 
 
+def test_a_run_goes_on_exactly_also_when_what_it_began_with_is_gone(pretrained: Path, tmp_path: Path) -> None:
+    source, whole, cut = tmp_path / "source", tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(pretrained, source)
+    words = ["--task", "retrieval", f"model.init_from={source}", "checkpoint.save_every=2"]
+    ended = finetune(*words, f"run_dir={whole}")
+    assert ended.code == 0, ended.said
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints/step-00000003")
+    shutil.rmtree(source)
+    ended = finetune(*words, f"run_dir={cut}")
+    assert ended.code == 0, ended.said
+    assert "going on after step 2" in ended.said
+    for name in ("loss", "loss_itc", "loss_itm", "grad_norm"):
+        assert [row[name] for row in rows(cut) if "loss" in row] == [row[name] for row in rows(whole) if "loss" in row]
+    assert [row for row in rows(cut) if "eval" in row] == [row for row in rows(whole) if "eval" in row]
+
+
 def test_what_does_not_fit_is_refused_at_once(pretrained: Path, tmp_path: Path) -> None:
     other = tmp_path / "tokenizer.model"
     shutil.copyfile(pretrained / "tokenizer.model", other)

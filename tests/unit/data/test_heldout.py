@@ -77,3 +77,26 @@ def test_a_split_smaller_than_asked_is_used_whole(folder: Path, tokenizer_path: 
 def test_too_many_bad_heldout_samples_are_an_error(folder: Path, tokenizer_path: Path):
     with pytest.raises(DataError, match="1 of 45 samples of data.heldout"):
         list(held_out(folder, tokenizer_path, max_bad_share=0.0).batches(8))
+
+
+@pytest.mark.parametrize("dp", [1, 2])
+def test_made_pairs_join_the_image_of_one_sample_with_the_text_of_another(folder: Path, tokenizer_path: Path, dp: int):
+    split, pairs = held_out(folder, tokenizer_path), [(1, 2), (1, 3), (4, 1), (9, 2), (2, 9)]
+    (whole,) = split.batches(45, trim=False)
+    by_rank = [list(split.paired(pairs, 3 // dp + 1, dp=dp, dp_rank=rank, trim=False)) for rank in range(dp)]
+    gathered = [batch for row in zip(*by_rank, strict=True) for batch in row]
+    images, texts = (list(column) for column in zip(*pairs[:3], strict=True))
+    for names, wanted in ((("images_BCHW", "image_ids_B"), images), (("text_ids_BT", "text_lengths_B"), texts)):
+        for name in names:
+            found = torch.cat([getattr(batch, name) for batch in gathered])[:3]
+            assert torch.equal(found, getattr(whole, name)[wanted]), name
+    # Sample 9 has no image: neither its image nor its text makes a pair, and beyond the pairs the places are empty.
+    assert not torch.cat([batch.has_text_B for batch in gathered])[3:].any()
+
+
+def test_references_are_all_captions_and_images_have_the_name_that_servers_know(tmp_path: Path, tokenizer_path: Path):
+    several = {"captions": ["a picture of red", "a picture of blue"], "coco_id": 42}
+    spoilt = {1: files_of(1) | {"json": json.dumps(several).encode()}}
+    split = held_out(write_set(tmp_path / "several", 3, spoilt), tokenizer_path, num_pairs=3)
+    assert split.references(1) == several["captions"] and split.image_name(1) == 42
+    assert split.references(0) == [caption_of(0)] and split.image_name(0) == "k00000"

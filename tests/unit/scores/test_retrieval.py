@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmtrain.scores.retrieval import mean_rank, median_rank, perplexity, recall_at
+from mmtrain.scores.retrieval import mean_rank, median_rank, perplexity, rank_in_shortlist, recall_at
 
 
 @pytest.mark.parametrize(("k", "share"), [(1, 0.25), (5, 0.5), (10, 0.75), (11, 1.0)])
@@ -39,3 +39,9 @@ def test_perplexity_is_the_exponential_of_the_mean_loss() -> None:
 def test_perplexity_of_a_model_that_is_sure_and_wrong_is_infinite_and_no_overflow() -> None:
     assert perplexity(1e6, 10) == math.inf
     assert math.isfinite(perplexity(700.0, 1))
+
+
+def test_the_rank_in_a_shortlist_counts_those_that_are_as_good() -> None:
+    assert rank_in_shortlist([0.1, 0.9, 0.5], 1) == 1
+    assert rank_in_shortlist([0.1, 0.9, 0.5], 0) == 3
+    assert rank_in_shortlist([0.5, 0.9, 0.5], 2) == 3  # a tie counts as lost
