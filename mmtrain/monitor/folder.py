@@ -75,7 +75,7 @@ class RunFolder:
         for name, scores in (report.scores if report else {}).items():
             console.print(scores_table(name, scores))
         places = {"run folder": self.path, "TensorBoard": self.path / "tensorboard"}
-        if report and self.sheet:
+        if report and report.retrieved and self.sheet:
             places["contact sheet"] = self.sheet.path
         for what, where in places.items():
             console.print(f"{what + ':':<15}{where}", soft_wrap=True)

@@ -9,9 +9,26 @@ from dataclasses import dataclass, field
 import torch
 
 from mmtrain.config.schema import TaskConfig
-from mmtrain.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from mmtrain.data.tokenizer import Tokenizer
 
 NEVER = -1e9  # the score of what is no candidate; a float, so that it can be added to others
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a vocabulary has beside words."""
+
+    pad_id: int
+    cls_id: int  # begins a text
+    sep_id: int  # ends it
+    silent: tuple[int, ...]  # special tokens that are never written
+    num_pieces: int  # ids from here on are padding of the vocabulary, and never written either
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Marks":
+        """The marks of a tokenizer, whatever its ids."""
+        pad, unk, begin, end, mask = (getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep", "mask"))
+        return cls(pad, begin, end, tuple(sorted({pad, unk, begin, mask} - {end})), tokenizer.num_pieces)
 
 
 @dataclass
@@ -24,18 +41,12 @@ class Search:
     finished: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)  # K at most, the best first
     is_open: bool = True  # whether a better text may still be found
 
-    @property
-    def best(self) -> tuple[int, ...]:
-        """The best text without its prompt and [SEP]."""
-        tokens = (self.finished[0][1] if self.finished else self.running[0])[len(self.prompt) :]
-        return tokens[:-1] if tokens and tokens[-1] == Tokenizer.sep_id else tokens
-
 
 class BeamSearch:
     """All texts of a batch, of `max_length` tokens at most."""
 
-    def __init__(self, how: TaskConfig, prompts: Sequence[Sequence[int]], max_length: int, num_pieces: int) -> None:
-        self.how, self.num_pieces = how, num_pieces
+    def __init__(self, how: TaskConfig, prompts: Sequence[Sequence[int]], max_length: int, marks: Marks) -> None:
+        self.how, self.marks = how, marks
         most_new = how.max_new_tokens or max_length
         self.texts = [
             Search(tuple(prompt), min(max_length, len(prompt) + most_new), [tuple(prompt)] * how.num_beams)
@@ -54,11 +65,17 @@ class BeamSearch:
         """Whether another token may better any text."""
         return any(text.is_open for text in self.texts)
 
+    @property
+    def found(self) -> list[tuple[int, ...]]:
+        """The best of each text, without its prompt and [SEP]."""
+        best = [(text.finished[0][1] if text.finished else text.running[0])[len(text.prompt) :] for text in self.texts]
+        return [tokens[:-1] if tokens and tokens[-1] == self.marks.sep_id else tokens for tokens in best]
+
     def advance(self, logits_RV: torch.Tensor) -> None:
         """Take up the logits of the next token of each of `beginnings`; R is B x K."""
         num_beams, vocab_size = self.how.num_beams, logits_RV.shape[-1]
         log_probs_RV = logits_RV.float().log_softmax(dim=-1)
-        log_probs_RV[:, self._silent(vocab_size)] = -torch.inf
+        log_probs_RV[:, [*self.marks.silent, *range(self.marks.num_pieces, vocab_size)]] = -torch.inf
         if self.how.no_repeat_ngram:
             for row, tokens in enumerate(self.beginnings):
                 log_probs_RV[row, _repeating(tokens, self.how.no_repeat_ngram)] = -torch.inf
@@ -75,7 +92,7 @@ class BeamSearch:
     def _take(self, text: Search, candidates: list[tuple[int, ...]], scores_C: torch.Tensor) -> torch.Tensor:
         """Keep the best candidates of a text, those that end apart from those that go on; the scores of the latter."""
         num_beams, num_new = self.how.num_beams, len(candidates[0]) - len(text.prompt)
-        ends = [tokens[-1] == Tokenizer.sep_id or len(tokens) == text.max_length for tokens in candidates]
+        ends = [tokens[-1] == self.marks.sep_id or len(tokens) == text.max_length for tokens in candidates]
         norm = num_new**self.how.length_penalty
         ended = [(float(scores_C[c]) / norm, candidates[c]) for c in range(num_beams) if ends[c]]
         # Sorting is stable: of two that are as good the older stays.
@@ -88,11 +105,6 @@ class BeamSearch:
         elif len(text.finished) == num_beams:
             text.is_open = float(scores_K[0]) / norm > text.finished[-1][0]
         return scores_K
-
-    def _silent(self, vocab_size: int) -> list[int]:
-        """Tokens that are never written: special ones but [SEP], and ids without a piece."""
-        special = [number for number in range(len(SPECIAL_PIECES)) if number != Tokenizer.sep_id]
-        return [*special, *range(self.num_pieces, vocab_size)]
 
 
 def _repeating(tokens: Sequence[int], size: int) -> list[int]:

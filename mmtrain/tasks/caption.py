@@ -14,6 +14,7 @@ from mmtrain.parallel.collectives import gathered_lists, told_by_last
 from mmtrain.records import EvalReport
 from mmtrain.scores.caption import caption_scores
 from mmtrain.scores.truth import shares_right
+from mmtrain.tasks.beams import Marks
 from mmtrain.tasks.writing import Tokens, Writer
 
 NAME = "captions"
@@ -36,7 +37,7 @@ class CaptionScorer:
     def __init__(self, plan: RunConfig, place: Place, heldout: HeldOut) -> None:
         self.plan, self.place, self.heldout = plan, place, heldout
         self.plain = build_evaluation(plan, place, heldout)
-        self.writer = Writer(plan, place, heldout.tokenizer.num_pieces)
+        self.writer = Writer(plan, place, Marks.of(heldout.tokenizer))
 
     def run(self, passes: Passes) -> EvalReport:
         report = self.plain.run(passes)

@@ -3,7 +3,7 @@
 Axes: N held-out pairs, K candidates of a query, M pairs of an image and a text that the match head looks at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from mmtrain.engine.evaluation import RECALLS_AT, TRUE_OR_TWIN, match_margin
 from mmtrain.engine.passes import Passes
 from mmtrain.model.rows import Layout
 from mmtrain.parallel.collectives import gather_rows, told_by_last
-from mmtrain.records import EvalReport
+from mmtrain.records import Batch, EvalReport
 from mmtrain.scores.retrieval import rank_in_shortlist, recall_at
 
 NAME = "reranked"
@@ -86,7 +86,7 @@ class RetrievalScorer:
             "text_to_image": {j: [(own[i], j) for i in row] for j, row in zip(own, images_NK.tolist(), strict=True)},
         }
 
-    def _batches(self):
+    def _batches(self) -> Iterator[Batch]:
         grid, coord = self.place.groups.grid, self.place.groups.coord
         size, trim = self.plan.train.micro_batch_size, trims_texts(self.plan)
         return self.heldout.batches(size, dp=grid.dp, dp_rank=coord.dp, trim=trim)

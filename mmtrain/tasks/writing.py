@@ -13,13 +13,12 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.slot import LENGTH_STEP
-from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.build import Place, trims_texts
 from mmtrain.engine.passes import Passes
 from mmtrain.model.rows import Layout
 from mmtrain.parallel.collectives import sum_floats, told_by_last, whole_logits
 from mmtrain.records import IGNORED_LABEL, Batch, Features
-from mmtrain.tasks.beams import BeamSearch
+from mmtrain.tasks.beams import BeamSearch, Marks
 
 CAUSAL = Layout.of({"causal"})
 Tokens = tuple[int, ...]
@@ -28,8 +27,8 @@ Tokens = tuple[int, ...]
 class Writer:
     """Writes behind the prompt of every text of a batch; every rank must call it."""
 
-    def __init__(self, plan: RunConfig, place: Place, num_pieces: int) -> None:
-        self.plan, self.place, self.num_pieces = plan, place, num_pieces
+    def __init__(self, plan: RunConfig, place: Place, marks: Marks) -> None:
+        self.plan, self.place, self.marks = plan, place, marks
 
     def write(self, passes: Passes, batches: Iterable[Batch]) -> Iterator[list[Tokens]]:
         """What is written for each sample of each batch, without prompt and [SEP]; on the last stage, else empty."""
@@ -43,15 +42,15 @@ class Writer:
                 for search, features in zip(searches, found, strict=True):
                     self._advance(search, features)
             for search in searches:
-                yield [text.best for text in search.texts] if passes.sees_features else []
+                yield search.found if passes.sees_features else []
 
     def _search(self, batch: Batch) -> BeamSearch:
         lengths = batch.prompt_lengths_B.tolist()
         # Also where a sample has no text of its own, what is written begins with [CLS].
         prompts = [
-            [Tokenizer.cls_id, *ids[1:length]] for ids, length in zip(batch.text_ids_BT.tolist(), lengths, strict=True)
+            [self.marks.cls_id, *ids[1:length]] for ids, length in zip(batch.text_ids_BT.tolist(), lengths, strict=True)
         ]
-        return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.num_pieces)
+        return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.marks)
 
     def _any_open(self, searches: list[BeamSearch]) -> bool:
         """Whether any data-parallel rank goes on: all must make the same passes."""
@@ -64,7 +63,7 @@ class Writer:
         rows = [tokens[: most - 1] for tokens in search.beginnings]  # one that ended at the very end asks for nothing
         lengths = torch.tensor([len(tokens) for tokens in rows])
         width = min(-(-int(lengths.max() + 1) // LENGTH_STEP) * LENGTH_STEP, most) if trims_texts(self.plan) else most
-        text_ids = torch.tensor([[*tokens, *[Tokenizer.pad_id] * (width - len(tokens))] for tokens in rows])
+        text_ids = torch.tensor([[*tokens, *[self.marks.pad_id] * (width - len(tokens))] for tokens in rows])
         of_row = torch.arange(len(batch.places_B)).repeat_interleave(self.plan.task.num_beams)
         return replace(
             batch,

@@ -72,17 +72,19 @@ def written_on_a_rank(tp: int, pp: int, ways: list[dict[str, Any]]) -> tuple[lis
     from mmtrain.engine.build import build_engine, join
     from mmtrain.parallel.collectives import gathered_lists, told_by_last
     from mmtrain.parallel.launch import read_launch
+    from mmtrain.tasks.beams import Marks
     from mmtrain.tasks.retrieval import RetrievalScorer
     from mmtrain.tasks.writing import Writer
     from tests.helpers import VOCAB_SIZE
 
+    marks = Marks(pad_id=0, cls_id=2, sep_id=3, silent=(0, 1, 2, 4), num_pieces=VOCAB_SIZE)
     plan = plan_of(tp, pp)
     place = join(plan, read_launch())
     engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
     engine.states.model.eval()
     grid, coord, found = place.groups.grid, place.groups.coord, []
     for way in ways:
-        writer = Writer(plan_of(tp, pp, **way), place, VOCAB_SIZE)
+        writer = Writer(plan_of(tp, pp, **way), place, marks)
         batches = MadeSplit().batches(4, dp=grid.dp, dp_rank=coord.dp)
         parts = [gathered_lists(part, place.groups.data) for part in writer.write(engine.passes, batches)]
         found.append(told_by_last([tokens for part in parts for tokens in part][:NUM_SAMPLES], place.groups.pipe))

@@ -1,6 +1,7 @@
 """Beam search finds what transformers' finds, on the twin's own logits."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 from mmtrain.config.schema import TaskConfig
 from mmtrain.data.tokenizer import Tokenizer
-from mmtrain.tasks.beams import BeamSearch
+from mmtrain.tasks.beams import BeamSearch, Marks
 
 NUM_PIECES, NUM_IMAGES, MAX_LENGTH = 40, 6, 14
+MARKS = Marks(pad_id=0, cls_id=2, sep_id=3, silent=(0, 1, 2, 4), num_pieces=NUM_PIECES)
 WAYS = {
     "greedy": {},
     "two beams": {"num_beams": 2},
@@ -53,7 +55,7 @@ def seen() -> Seen:
 
 @torch.no_grad()
 def written(seen: Seen, how: TaskConfig, prompt: list[int]) -> list[tuple[int, ...]]:
-    search = BeamSearch(how, [prompt] * NUM_IMAGES, MAX_LENGTH, NUM_PIECES)
+    search = BeamSearch(how, [prompt] * NUM_IMAGES, MAX_LENGTH, MARKS)
     pixels = seen.pixels.repeat_interleave(how.num_beams, dim=0)
     while search.is_open:
         rows = search.beginnings
@@ -61,7 +63,7 @@ def written(seen: Seen, how: TaskConfig, prompt: list[int]) -> list[tuple[int, .
             seen.twin(torch.tensor([row]), image[None]).logits[0, -1] for row, image in zip(rows, pixels, strict=True)
         ]
         search.advance(torch.stack(logits))
-    return [text.best for text in search.texts]
+    return search.found
 
 
 def by_transformers(seen: Seen, how: TaskConfig, prompt: list[int]) -> list[tuple[int, ...]]:
@@ -97,9 +99,15 @@ def test_prompts_of_several_lengths_do_not_disturb_each_other(seen: Seen) -> Non
     table = torch.randn(NUM_PIECES, NUM_PIECES, generator=torch.Generator().manual_seed(2)) * 2
 
     def of_all(prompts: list[list[int]]) -> list[tuple[int, ...]]:
-        search = BeamSearch(how, prompts, MAX_LENGTH, NUM_PIECES)
+        search = BeamSearch(how, prompts, MAX_LENGTH, MARKS)
         while search.is_open:
             search.advance(torch.stack([table[row[-1]] for row in search.beginnings]))
-        return [text.best for text in search.texts]
+        return search.found
 
     assert of_all(prompts) == [*of_all(prompts[:1]), *of_all(prompts[1:])]
+
+
+def test_marks_follow_the_tokenizer_also_where_one_id_has_several_meanings() -> None:
+    like_clip = SimpleNamespace(pad_id=91, unk_id=91, cls_id=90, sep_id=91, mask_id=89, num_pieces=92)
+    marks = Marks.of(like_clip)
+    assert (marks.cls_id, marks.sep_id, marks.silent) == (90, 91, (89, 90))  # what ends a text may be written
