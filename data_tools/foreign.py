@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_tools.images import image_extension, upright_size
 from data_tools.pack import MANIFEST_NAME
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
@@ -12,13 +13,17 @@ from data_tools.tars import refused_members
 from mmtrain.data.index import (
     DataError,
     Fault,
+    Part,
     ShardEntry,
+    ShardIndex,
     describe_shard,
     find_shards,
+    read_part,
     scan_shard,
     write_index,
     write_manifest,
 )
+from mmtrain.data.sidecar import NO_SIZE
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,16 @@ def index_shards(places: Sequence[str], processes: int, *, overwrite: bool = Fal
     return Indexing(len(shards), sum(indexed.entry.num_samples for indexed in done), faults)
 
 
+def measure(index: ShardIndex, parts: dict[str, Part]) -> tuple[int, int]:
+    """Width and height of a sample's image as it is shown; NO_SIZE where it has none that can be read."""
+    extension = image_extension(parts)
+    return (extension and upright_size(read_part(index.path, parts[extension]))) or NO_SIZE
+
+
 def index_shard(path: Path) -> Indexed:
     """Index one shard."""
     index = scan_shard(path)
-    write_index(index)
+    write_index(index, [measure(index, parts) for parts in index.parts])
     refused = [Fault(path.name, member.name, f"{why}; it is refused") for member, why in refused_members(path)]
     survey = survey_shard(path)
     return Indexed(describe_shard(path, len(index.keys)), survey, (*index.faults, *refused))

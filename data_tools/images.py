@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_tools.bicubic import as_image, resize
 from data_tools.jpeg import MAX_SCANS, ORIENTATION_TAG, UPRIGHT, read_notes
 from data_tools.left_out import Unusable
 from data_tools.looks import look_of
+from mmtrain.data.sidecar import PREFERRED
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # Pillow's names; MPO: JPEG with extras
 JPEG_BEGINNING = b"\xff\xd8\xff"
@@ -28,6 +30,7 @@ TURNS = {  # how each turned orientation becomes upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LYING = (5, 6, 7, 8)  # orientations whose width is shown as the height
 WHITE = (255, 255, 255)
 LOOK_PIXELS = 128  # of either side; decoded smaller, copies of different sizes would look less alike
 PIXELS = "RGBX"  # four bytes are resized faster than three
@@ -141,6 +144,24 @@ def load_image(image: Image.Image) -> None:
             image.load()
     except Exception as error:  # damaged pixels end in whatever the decoder stumbles over
         raise Unusable("broken image", f"{type(error).__name__}: {error}") from error
+
+
+def image_extension(parts: Iterable[str]) -> str | None:
+    """The extension under which a sample keeps its image."""
+    return next((extension for extension in PREFERRED["image"] if extension in set(parts)), None)
+
+
+def upright_size(content: bytes) -> Size | None:
+    """Width and height as the image is shown, read off its header; None where it has none that can be read."""
+    if content.startswith(JPEG_BEGINNING) and (size := _plain_size(content)):
+        orientation = read_notes(content).orientation
+    else:
+        try:
+            image = open_image(content)
+        except Unusable:
+            return None
+        size, orientation = image.size, _orientation(image)
+    return size[::-1] if orientation in LYING else size
 
 
 def check_image(content: bytes) -> Size:

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mmtrain.data.index import (
-    DataError,
-    ShardEntry,
-    index_path,
-    scan_shard,
-    write_index,
-)
+from data_tools.images import image_extension, upright_size
+from mmtrain.data.index import DataError, ShardEntry, index_path, scan_shard, write_index
+from mmtrain.data.sidecar import NO_SIZE
 
 SHARD_NAME = "{split}-{number:06d}.tar"
 MANIFEST_NAME = "manifest.json"
@@ -51,22 +47,23 @@ class Summing:
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
     """Write the tar at `path` and its index; a crash leaves at most a name that starts with a dot."""
-    partial, count = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
+    partial, sizes = path.with_name(f".{path.name}.{os.getpid()}.partial"), []
     try:
         with open(partial, "wb") as file:
             tar = Summing(file)
             for sample in samples:
                 for extension, content in sample.files.items():
                     _append(tar, f"{sample.key}.{extension}", content)
-                count += 1
+                extension = image_extension(sample.files)
+                sizes.append((extension and upright_size(sample.files[extension])) or NO_SIZE)
             # Two empty blocks end a tar; whole records of 20 blocks are what tar itself writes.
             tar.write(bytes(2 * tarfile.BLOCKSIZE))
             tar.write(bytes(-tar.num_bytes % tarfile.RECORDSIZE))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    write_index(scan_shard(path))
-    return ShardEntry(path.name, count, tar.num_bytes, tar.sha256())
+    write_index(scan_shard(path), sizes)
+    return ShardEntry(path.name, len(sizes), tar.num_bytes, tar.sha256())
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:

@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 from rich.text import Text
 
-from data_tools.images import load_image, open_image
+from data_tools.images import image_extension, load_image, open_image
 from data_tools.left_out import Unusable
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
-from data_tools.survey import Survey, image_extension, spread, survey_shard
+from data_tools.survey import Survey, spread, survey_shard
 from mmtrain.data.index import DataError, open_index, read_part
 
 TILE_PIXELS = 160  # each side of an image on the sheet

@@ -1,6 +1,5 @@
 """From picked records to the files of samples, and the shard that holds them; runs in a worker process."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from data_tools.pack import Sample, shard_path, write_shard
 from data_tools.selection import Pick
 from data_tools.workshop import Workshop
+from mmtrain.data.ids import name_of_caption
 
 SPLIT = "shard"  # what the tars are called
 
@@ -36,7 +36,7 @@ def sample_of(pick: Pick, image: bytes) -> Sample:
     facts = {"source": record.source, "original_size": record.original_size} | (record.facts or {})
     facts |= {
         "image_id": record.image_id,
-        "caption_id": hashlib.blake2b(caption, digest_size=8).hexdigest(),
+        "caption_id": name_of_caption(pick.captions[0]),
         "size": record.size,
     }
     if len(pick.captions) > 1:

@@ -3,16 +3,13 @@
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from data_tools.images import open_image
+from data_tools.images import image_extension, open_image
 from data_tools.left_out import Unusable
 from mmtrain.data.index import Part, ShardIndex, open_index, read_part
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 @dataclass
@@ -91,11 +88,6 @@ def spread(values: Counter[int]) -> dict[str, float] | None:
     median = ordered[bisect_left(up_to, count / 2)][0]
     mean = sum(value * times for value, times in ordered) / count
     return {"least": ordered[0][0], "median": median, "mean": round(mean, 2), "largest": ordered[-1][0]}
-
-
-def image_extension(parts: Iterable[str]) -> str | None:
-    """The extension under which a sample keeps its image."""
-    return next((extension for extension in IMAGE_EXTENSIONS if extension in set(parts)), None)
 
 
 def _enter_caption(survey: Survey, index: ShardIndex, parts: dict[str, Part]) -> None:

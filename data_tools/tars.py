@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from data_tools.images import image_extension
 from data_tools.rows import Inside, Row, faulty
-from data_tools.survey import image_extension
 from mmtrain.data.index import Part, scan_shard
 from mmtrain.data.tar import Member, TarDamage, tar_entries
 

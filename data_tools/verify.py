@@ -10,14 +10,13 @@ from pathlib import Path
 
 from data_tools.duplicates import SeenImages
 from data_tools.fetch import MAX_FILE_BYTES
-from data_tools.images import ImageRules, prepare_image
+from data_tools.images import ImageRules, image_extension, prepare_image
 from data_tools.left_out import Unusable
 from data_tools.pack import MANIFEST_NAME
 from data_tools.parallel import run_in_order
 from data_tools.prepare import MAX_FACTS_BYTES, MAX_TEXT_BYTES
 from data_tools.progress import Progress
 from data_tools.selection import CutRules
-from data_tools.survey import image_extension
 from data_tools.tars import refused_members
 from mmtrain.data.index import (
     DataError,

@@ -61,6 +61,9 @@ class Changes:
     def between(self, there: Manifest, here: Manifest) -> Iterator[tuple[str, str]]:
         """Knobs whose change would make it another run, with what was and what is."""
         yield from _config_changes(there.config, here.config)
+        was, now = _kinds(there.config), _kinds(here.config)
+        if was != now:
+            yield "data.train", f"weights and modalities of its sets, {was} -> {now}"
         for key, knob in self._order_knobs.items():
             was, now = there.stream.get(key), here.stream.get(key)
             if was != now and knob in FREE:  # the others are in the config
@@ -90,6 +93,13 @@ def _config_changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterat
         before, after = was.get(knob, defaults.get(knob)), now.get(knob, defaults.get(knob))
         if before != after and not any(fnmatchcase(knob, free) for free in FREE):
             yield knob, f"{before} -> {after}"
+
+
+def _kinds(config: Mapping[str, Any]) -> list[tuple[float | None, str]]:
+    """How the sets of data.train that say so are drawn and read, wherever they lie."""
+    sets = [place for place in config["data"]["train"] if isinstance(place, Mapping)]
+    kinds = [(entry["weight"], entry["modality"]) for entry in sets]
+    return [kind for kind in kinds if kind != (None, "image_text")]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

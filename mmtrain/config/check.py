@@ -150,6 +150,26 @@ def _data_faults(config: RunConfig) -> list[str]:
         )
     if data.tokenizer is None:
         faults.append("data.tokenizer is not given; name a sentencepiece model (`mmdata tokenizer` makes one)")
+    if data.max_aspect > 1:
+        faults += _bucket_faults(config)
     if config.eval.every > 0 and not data.heldout:
         faults.append(f"eval.every is {config.eval.every}, but data.heldout is not given; name one or set eval.every=0")
+    return faults
+
+
+def _bucket_faults(config: RunConfig) -> list[str]:
+    asked, sets = f"data.max_aspect is {config.data.max_aspect:g}", config.data.sets
+    faults = []
+    if config.parallel.pp > 1:
+        faults.append(
+            f"{asked}, but parallel.pp is {config.parallel.pp}: pipeline stages exchange packets of one shape; "
+            "set parallel.pp=1, or data.max_aspect=1 for square images"
+        )
+    if len(sets) > 1:
+        faults.append(
+            f"{asked}, but data.train is a blend of {len(sets)} sets, whose global batches hold images of all shapes; "
+            "name the places of one set, or set data.max_aspect=1"
+        )
+    elif sets and sets[0].modality == "text":
+        faults.append(f"{asked}, but data.train has no images (modality: text); set data.max_aspect=1")
     return faults

@@ -182,9 +182,14 @@ class DataConfig(Frozen):
         0.05  # of the pieces of the first captions; more of them unknown to the tokenizer stop the run
     )
     shuffle_pairs: bool = False  # break image and caption apart, to see that recall falls to chance
+    # Of a sample with several captions: the one in KEY.txt, or in every epoch any of "captions" in KEY.json.
+    caption: Literal["first", "any"] = "first"
     min_crop_share: Share = 1.0  # smallest area a random crop keeps; 1 resizes the whole image
     flip: bool = False  # mirror half of the images, never where the caption says left or right
     color_jitter: Share = 0.0  # brightness, contrast and saturation change by up to this share
+    # Images of like shape stand in one global batch and keep that shape, up to this ratio of their sides, in no more
+    # patches than the square of model.image_size has; 1: every image is cut to that square.
+    max_aspect: Annotated[float, Field(ge=1.0, le=8.0)] = 1.0
     chunk_samples: Count = 64  # neighbours of a shard that stay together until the window: what is read in one go
     window_chunks: Count = 64  # chunks whose samples are mixed with each other; fewer are read more in order
     tail: Literal["drop", "pad"] = "drop"  # an epoch's last samples that fill no global batch: listed, or padded up

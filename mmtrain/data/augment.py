@@ -9,48 +9,53 @@ MAX_ASPECT = 8  # a longer strip is cut to this around its middle, else resizing
 NUM_CROP_TRIES = 10
 NAMES_A_SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B in the brightness that is seen (ITU-R BT.601)
+Sides = tuple[int, int]  # height and width in pixels
 
 
 # Another name of interpolate(mode="bicubic", antialias=True), and the only one that writes where it is told.
 _resize_into = torch.ops.aten._upsample_bicubic2d_aa.out
 
 
-def fit(pixels_CHW: torch.Tensor, size: int) -> torch.Tensor:
-    """The shorter side resized to `size`, the middle of the longer one kept: uint8 [3, size, size]."""
+def fit(pixels_CHW: torch.Tensor, sides: Sides) -> torch.Tensor:
+    """Resized to cover `sides`, the middle of what is longer kept: uint8 [3, *sides]."""
     pixels_CHW = _shorten(pixels_CHW)
-    height, width = pixels_CHW.shape[1:]
-    shorter = min(height, width)
-    resized_CHW = resize(pixels_CHW, size * height // shorter, size * width // shorter)
-    top, left = (round((side - size) / 2) for side in resized_CHW.shape[1:])
-    return resized_CHW[:, top : top + size, left : left + size]
+    (height, width), (wanted_height, wanted_width) = pixels_CHW.shape[1:], sides
+    if height * wanted_width >= width * wanted_height:
+        resized_CHW = resize(pixels_CHW, wanted_width * height // width, wanted_width)
+    else:
+        resized_CHW = resize(pixels_CHW, wanted_height, wanted_height * width // height)
+    top, left = (round((side - wanted) / 2) for side, wanted in zip(resized_CHW.shape[1:], sides, strict=True))
+    return resized_CHW[:, top : top + wanted_height, left : left + wanted_width]
 
 
 def random_crop(
     pixels_CHW: torch.Tensor,
-    size: int,
+    sides: Sides,
     min_share: float,
     numbers: np.random.Generator,
     out_CHW: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A random box of at least `min_share` of the area, 3:4 to 4:3, resized to uint8 [3, size, size]; see `resize`.
+    """A random box of at least `min_share` of the area, resized to uint8 [3, *sides]; see `resize`.
 
-    The box is drawn as in Szegedy et al., "Going deeper with convolutions", 2014; where none fits, it is the largest
-    in the middle that is 3:4 to 4:3. It is cut before the resize: it lies on whole pixels, so the outcome is the same.
+    Its aspect is that of `sides` times 3:4 to 4:3. It is drawn as in Szegedy et al., "Going deeper with convolutions",
+    2014; where none fits, it is the largest in the middle that has such an aspect. It is cut before the resize: it lies
+    on whole pixels, so the outcome is the same.
     """
-    height, width = pixels_CHW.shape[1:]
+    (height, width), shape = pixels_CHW.shape[1:], sides[1] / sides[0]
     for _ in range(NUM_CROP_TRIES):
         share, aspect, across, down = numbers.random(4).tolist()
         area = height * width * (min_share + (1 - min_share) * share)
-        aspect = (3 / 4) ** (1 - 2 * aspect)
+        aspect = shape * (3 / 4) ** (1 - 2 * aspect)
         box_width, box_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
         if 0 < box_width <= width and 0 < box_height <= height:
             top, left = int(down * (height - box_height + 1)), int(across * (width - box_width + 1))
             break
     else:
-        box_width, box_height = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        box_width = max(1, min(width, round(height * shape * 4 / 3)))
+        box_height = max(1, min(height, round(width / shape * 4 / 3)))
         top, left = (height - box_height) // 2, (width - box_width) // 2
     box_HWC = pixels_CHW.permute(1, 2, 0).numpy()[top : top + box_height, left : left + box_width]
-    return _resized(box_HWC, size, size, out_CHW)
+    return _resized(box_HWC, *sides, out_CHW)
 
 
 def resize(pixels_CHW: torch.Tensor, height: int, width: int, out_CHW: torch.Tensor | None = None) -> torch.Tensor:

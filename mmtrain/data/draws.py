@@ -18,6 +18,8 @@ class Purpose(IntEnum):
     NEGATIVES = 5
     BLEND = 6
     COLOR = 7
+    BUCKETS = 8
+    CAPTION = 9
 
 
 def generator(seed: int, purpose: Purpose, epoch: int = 0, sample: int = 0) -> np.random.Generator:

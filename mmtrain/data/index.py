@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -98,12 +99,12 @@ def index_path(tar_path: Path) -> Path:
     return Path(f"{tar_path}.index")
 
 
-def write_index(index: ShardIndex) -> Path:
-    """Write the sidecar of `index` beside its tar, whole or not at all."""
-    return write_whole(index_path(index.path), _as_bytes(index))
+def write_index(index: ShardIndex, sizes: Sequence[tuple[int, int]] | None = None) -> Path:
+    """Write the sidecar of `index` beside its tar, whole or not at all; `sizes` are its images' widths and heights."""
+    return write_whole(index_path(index.path), _as_bytes(index, sizes))
 
 
-def _as_bytes(index: ShardIndex) -> bytes:
+def _as_bytes(index: ShardIndex, sizes: Sequence[tuple[int, int]] | None = None) -> bytes:
     extensions = sorted({extension for parts in index.parts for extension in parts})
     absent = Part(ABSENT, ABSENT)
     columns = {
@@ -111,7 +112,7 @@ def _as_bytes(index: ShardIndex) -> bytes:
         for extension in extensions
     }
     faults = [(fault.key, fault.reason) for fault in index.faults]
-    return encode(index.path.stat().st_size, _probes(index.path, _firsts(columns)), index.keys, columns, faults)
+    return encode(index.path.stat().st_size, _probes(index.path, _firsts(columns)), index.keys, columns, faults, sizes)
 
 
 def _firsts(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -4,8 +4,10 @@ Global batch g is places [g G, (g+1) G) of the run. Micro-batch k of a global ba
 dp x micro_batch_size places, of which data-parallel rank r takes the r-th part.
 
 One set: epoch 0, epoch 1, ... each of whole global batches; what is left over at an epoch's end is
-dropped (other samples in each epoch) or padded up with empty places. A blend: every set runs through its
-own epochs without a gap, and of any run of places each set has its share, to within one sample per set.
+dropped (other samples in each epoch) or padded up with empty places. Where its samples are in buckets by
+the shape of their image, every global batch is of one bucket, and each has what is left over of its own.
+A blend: every set runs through its own epochs without a gap, and of any run of places each set has its
+share, to within one sample per set.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from mmtrain.data.buckets import Buckets, Grid, one_bucket
 from mmtrain.data.draws import Purpose, generator
 from mmtrain.data.faults import DataError
 from mmtrain.data.order import SetOrder, Shuffle
@@ -35,8 +38,8 @@ class Slots:
 class Order:
     """Which samples stand at the places of a run over sets of `sizes` samples.
 
-    `weights`: each set's share of the samples drawn, None for their sizes. DataError where all sets together
-    are smaller than one global batch.
+    `weights`: each set's share of the samples drawn, None for their sizes. `buckets` of one set's samples, None for
+    one that holds all. DataError where all sets together are smaller than one global batch.
     """
 
     def __init__(
@@ -47,10 +50,15 @@ class Order:
         *,
         weights: Sequence[float] | None = None,
         tail: str = "drop",
+        buckets: Buckets | None = None,
     ) -> None:
+        assert buckets is None or len(sizes) == 1, "buckets are of one set"
         self.num_samples, self.global_batch_size, self.seed = sum(sizes), global_batch_size, shuffle.seed
         self.sizes, self.shuffle, self.tail = tuple(sizes), shuffle, tail
-        self._sets = [SetOrder(size, replace(shuffle, set_number=number)) for number, size in enumerate(sizes)]
+        # Of a blend: as many batches as its sets hold, none of them with a shape of its own.
+        self.buckets = buckets or one_bucket(self.num_samples, global_batch_size, shuffle.seed, tail)
+        orders = sizes if buckets is None else [bucket.num_samples for bucket in buckets.buckets]
+        self._orders = [SetOrder(size, replace(shuffle, set_number=number)) for number, size in enumerate(orders)]
         self.parts = whole_parts(weights or sizes)
         if self.num_samples < global_batch_size and tail == "drop":
             raise DataError(
@@ -59,14 +67,18 @@ class Order:
                 "or set data.tail=pad"
             )
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        whole, rest = divmod(self.num_samples, global_batch_size)
-        self.batches_per_epoch = whole + (tail == "pad" and rest > 0)  # of a blend: as many samples as its sets hold
-        self.num_dropped = rest if tail == "drop" and len(sizes) == 1 else 0  # of every epoch
+        self.batches_per_epoch = self.buckets.batches_per_epoch
+        self.num_dropped = sum(self.buckets.num_dropped) if len(sizes) == 1 else 0  # of every epoch
         self._filled = lru_cache(maxsize=4)(self._fill)
 
     def batch(self, step: int) -> np.ndarray:
         """Sample numbers of the global batch of `step`, int64 [global_batch_size]; EMPTY where a place is."""
         return self._filled(step)[1]
+
+    def grid(self, step: int) -> Grid | None:
+        """Patches down and across of every image of the global batch of `step`; None for the model's square."""
+        bucket, _ = self.buckets.at(*divmod(step, self.batches_per_epoch))
+        return self.buckets.buckets[bucket].grid
 
     def slots(self, step: int, micro_batch: int, *, dp: int, dp_rank: int, micro_batch_size: int) -> Slots:
         """What rank `dp_rank` of `dp` reads in one micro-batch of the global batch of `step`."""
@@ -79,17 +91,23 @@ class Order:
 
     def dropped(self, epoch: int) -> np.ndarray:
         """The samples that `epoch` leaves out, int64 [num_dropped]."""
-        return self._sets[0].epoch(epoch).span(self.num_samples - self.num_dropped, self.num_samples)
+        left_over = [
+            bucket.named(order.epoch(epoch).span(bucket.num_samples - count, bucket.num_samples))
+            for bucket, order, count in zip(self.buckets.buckets, self._orders, self.buckets.num_dropped, strict=True)
+        ]
+        return np.concatenate(left_over)
 
     def _fill(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         return self._of_one_set(step) if len(self.sizes) == 1 else self._of_blend(step)
 
     def _of_one_set(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         size = self.global_batch_size
-        epoch, number = divmod(step, self.batches_per_epoch)
-        stop = min((number + 1) * size, self.num_samples)
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        number, before = self.buckets.at(epoch, batch)
+        bucket, start = self.buckets.buckets[number], before * size
+        stop = min(start + size, bucket.num_samples)
         samples = np.full(size, EMPTY, np.int64)
-        samples[: stop - number * size] = self._sets[0].epoch(epoch).span(number * size, stop)
+        samples[: stop - start] = bucket.named(self._orders[number].epoch(epoch).span(start, stop))
         return np.full(size, epoch, np.int64), samples
 
     def _of_blend(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +120,7 @@ class Order:
         before = shares(self.parts, start - skipped) + np.bincount(sets[:skipped], minlength=len(self.sizes))
         sets = sets[skipped : skipped + self.global_batch_size]
         epochs, samples = np.empty(len(sets), np.int64), np.empty(len(sets), np.int64)
-        for number, order in enumerate(self._sets):
+        for number, order in enumerate(self._orders):
             here, first = sets == number, int(before[number])
             epochs[here], own = order.span(first, first + int(here.sum()))
             samples[here] = own + self._starts[number]

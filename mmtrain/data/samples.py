@@ -1,7 +1,5 @@
 """One sample, ready to be laid into a batch: read, decoded, cropped, tokenized and masked."""
 
-import hashlib
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,9 +8,10 @@ import torch
 
 from mmtrain.data.augment import fit, jitter, mirror, random_crop
 from mmtrain.data.draws import Draws, Purpose
+from mmtrain.data.ids import id_of, id_of_image, name_of_caption
 from mmtrain.data.images import Content, ImageError, check, decode
 from mmtrain.data.masking import mask_tokens
-from mmtrain.data.table import SampleError, SampleTable, as_caption, as_image, as_metadata
+from mmtrain.data.table import SampleError, SampleTable, as_caption, as_captions, as_image, as_metadata
 from mmtrain.data.tokenizer import Tokenizer
 
 KINDS = {
@@ -20,7 +19,6 @@ KINDS = {
     "text": ("caption", "metadata"),
     "image": ("image", "metadata"),
 }  # by modality: what is read of a sample
-NUM_SAMPLED_BYTES = 1024  # of the start, the middle and the end of an image that has no name
 NO_TOKENS = np.empty(0, np.int64)
 
 
@@ -82,6 +80,7 @@ class SampleReader:
     first: int = 0  # number in the run of the set's first sample
     image_of: np.ndarray | None = None  # the sample whose image goes with each caption; None: its own
     caption_of: Callable[[int], str] | None = None  # the caption of a sample; None: as it is stored
+    draws_captions: bool = False  # of a sample with several captions each epoch another; else the first
     _draws: Draws = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,12 +101,12 @@ class SampleReader:
             content = image_id = None
             if "image" in found:
                 content = as_image(found["image"])
-                image_id = _id(said.get("image_id")) or _id_of_image(content)
+                image_id = id_of(said.get("image_id")) or id_of_image(content)
             at_fault = sample
             if shown != sample:
                 found = self.table.contents(sample, ("caption", "metadata"))
                 said = as_metadata(found["metadata"])
-            caption, caption_id = self._caption(sample, found, said)
+            caption, caption_id = self._caption(sample, epoch, found, said)
         except SampleError as error:
             return BadSample(at_fault, str(error))
         tokens = self._tokens(caption, sample, epoch)
@@ -116,7 +115,7 @@ class SampleReader:
         return Draft(sample, epoch, shown, content, caption or "", finished)
 
     def finish(self, draft: Draft, out_HWC: np.ndarray | None = None) -> Sample | BadSample:
-        """The sample of a draft, or why it cannot be used; its image may lie in `out_HWC` already."""
+        """The sample of a draft, or why it cannot be used; its image is of the shape of `out_HWC`, perhaps in it."""
         if draft.content is None:
             return draft.sample_without_image
         try:
@@ -128,7 +127,9 @@ class SampleReader:
             return BadSample(draft.shown, str(error))
         return replace(draft.sample_without_image, image_CHW=self._augment(pixels_CHW, draft, out_HWC))
 
-    def _caption(self, sample: int, found: dict[str, Content | None], said: dict) -> tuple[str | None, int | None]:
+    def _caption(
+        self, sample: int, epoch: int, found: dict[str, Content | None], said: dict
+    ) -> tuple[str | None, int | None]:
         """The caption and what stands for it; None each where the set has none."""
         if "caption" not in found:
             return None, None
@@ -136,16 +137,21 @@ class SampleReader:
             caption, name = self.caption_of(sample), None
         else:
             caption, name = as_caption(found["caption"]), said.get("caption_id")
-        return caption, _id(name) or _id(caption)
+            if self.draws_captions and (captions := as_captions(said)):
+                number = self._draws.at(Purpose.CAPTION, epoch, self.first + sample).integers(len(captions))
+                if (drawn := captions[number]) != caption:
+                    caption, name = drawn, name and name_of_caption(drawn)
+        return caption, id_of(name) or id_of(caption)
 
     def _augment(self, pixels_CHW: torch.Tensor, draft: Draft, out_HWC: np.ndarray | None) -> torch.Tensor:
         look, place = self.look, (draft.epoch, self.first + draft.number)
+        sides = (look.image_size, look.image_size) if out_HWC is None else out_HWC.shape[:2]
         if look.min_crop_share < 1:
             out_CHW = None if out_HWC is None else torch.from_numpy(out_HWC).permute(2, 0, 1)
             numbers = self._draws.at(Purpose.CROP, *place)
-            image_CHW = random_crop(pixels_CHW, look.image_size, look.min_crop_share, numbers, out_CHW)
+            image_CHW = random_crop(pixels_CHW, sides, look.min_crop_share, numbers, out_CHW)
         else:
-            image_CHW = fit(pixels_CHW, look.image_size)
+            image_CHW = fit(pixels_CHW, sides)
         if look.flip:
             image_CHW = mirror(image_CHW, draft.caption, self._draws.at(Purpose.FLIP, *place))
         if look.color_jitter:
@@ -158,21 +164,3 @@ class SampleReader:
         ids_T = np.array(self.tokenizer.encode(caption, self.max_text_length), np.int64)
         numbers = self._draws.at(Purpose.MASK, epoch, self.first + sample)
         return ids_T, *mask_tokens(ids_T, self.mask_share, self.tokenizer.ordinary, self.tokenizer.mask_id, numbers)
-
-
-def _id(said: object) -> int | None:
-    """63 bits that stand for what was said; None where nothing was."""
-    named = isinstance(said, (str, int)) and said != ""
-    return _number(str(said).encode()) if named else None
-
-
-def _id_of_image(content: Content) -> int:
-    """63 bits that stand for an image: a checksum of it all and some of its bytes, a third of the price of a hash."""
-    size, half = len(content), len(content) // 2
-    ends = (content[:NUM_SAMPLED_BYTES], content[half : half + NUM_SAMPLED_BYTES], content[-NUM_SAMPLED_BYTES:])
-    return _number(b"".join([size.to_bytes(8, "little"), zlib.crc32(content).to_bytes(4, "little"), *ends]))
-
-
-def _number(content: bytes) -> int:
-    digest = hashlib.blake2b(content, digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import accumulate
 import numpy as np
 
 from mmtrain.config.schema import DataConfig
+from mmtrain.data.buckets import buckets_of, grids_within
 from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.mixture import EMPTY, Order
 from mmtrain.data.order import Shuffle, derangement
@@ -20,6 +22,7 @@ from mmtrain.data.slot import Slot
 from mmtrain.data.table import SampleError, SampleTable
 from mmtrain.data.tokenizer import NUM_CHECKED_CAPTIONS, Tokenizer
 
+LOG = logging.getLogger("mmtrain.data")
 KNOB = "data.train"
 
 
@@ -57,12 +60,17 @@ class Sets:
         said = [(part.table.digest, part.weight, part.modality) for part in self.parts]
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
-    def order(self, data: DataConfig, global_batch_size: int, seed: int) -> Order:
-        """Which sample stands at which place of the run."""
+    def order(self, data: DataConfig, global_batch_size: int, seed: int, patches_along_side: int) -> Order:
+        """Which sample stands at which place of the run; the model's square has so many patches along each side."""
         shuffle = Shuffle(seed, data.chunk_samples, data.window_chunks)
         weights = [part.weight for part in self.parts]
-        sizes = [len(part.table) for part in self.parts]
-        return Order(sizes, global_batch_size, shuffle, weights=weights if weights[0] else None, tail=data.tail)
+        sizes, buckets = [len(part.table) for part in self.parts], None
+        if data.max_aspect > 1:
+            grids, images = grids_within(patches_along_side, data.max_aspect), self.parts[0].table.sizes()
+            buckets = buckets_of(images, grids, global_batch_size, seed=seed, tail=data.tail)
+            LOG.info("%s: %s", KNOB, buckets.described())
+        said = weights if weights[0] else None
+        return Order(sizes, global_batch_size, shuffle, weights=said, tail=data.tail, buckets=buckets)
 
     def first_captions(self) -> list[str]:
         """Some captions of each set that has any, to try a tokenizer with; samples without one are passed over."""
@@ -101,6 +109,7 @@ class SetReader:
         max_text_length: int,
         mask_share: float,
         shuffle_pairs: bool = False,
+        draws_captions: bool = False,
     ) -> None:
         self._sets = sets
         self._readers = [
@@ -114,6 +123,7 @@ class SetReader:
                 modality=part.modality,
                 first=sets.start(number),
                 image_of=_broken_pairs(part, seed) if shuffle_pairs else None,
+                draws_captions=draws_captions,
             )
             for number, part in enumerate(sets.parts)
         ]

@@ -1,8 +1,9 @@
 """The bytes of an index: one line of JSON, then a table that is read in one go, then the keys. No torch.
 
-mmtrain-index/2
-{"tar_bytes", "probes", "extensions", "num_samples", "faults", "body_crc32"}
+mmtrain-index/3
+{"tar_bytes", "probes", "extensions", "num_samples", "has_sizes", "faults", "body_crc32"}
 int64, little-endian, [extensions, samples, 2]: offset and size in the tar, ABSENT for none
+where has_sizes: int32, little-endian, [samples, 2]: width and height of the image, NO_SIZE where it has none
 the keys as a JSON list
 """
 
@@ -16,8 +17,9 @@ import numpy as np
 
 from mmtrain.data.faults import DataError
 
-FORMAT = "mmtrain-index/2"
+FORMAT = "mmtrain-index/3"
 ABSENT = -1  # offset and size of a part that a sample does not have
+NO_SIZE = (0, 0)  # of an image that is not there or cannot be measured
 PREFERRED = {"image": ("jpg", "jpeg", "png", "webp"), "caption": ("txt",), "metadata": ("json",)}
 
 
@@ -31,6 +33,7 @@ class Sidecar:
     num_samples: int
     faults: tuple[tuple[str, str], ...]  # key and reason
     keys_json: bytes
+    sizes: np.ndarray | None  # int32 [samples, 2]: width and height in pixels, upright; None where nobody measured
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -52,15 +55,19 @@ def encode(
     keys: Sequence[str],
     columns: dict[str, np.ndarray],
     faults: Sequence[tuple[str, str]],
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> bytes:
     """The bytes of an index; the same arguments give the same bytes."""
     body = b"".join(np.ascontiguousarray(column, "<i8").tobytes() for column in columns.values())
+    if sizes is not None:
+        body += np.array(sizes, "<i4").reshape(len(keys), 2).tobytes()
     body += json.dumps(list(keys), separators=(",", ":")).encode()
     head = {
         "tar_bytes": tar_bytes,
         "probes": probes,
         "extensions": list(columns),
         "num_samples": len(keys),
+        "has_sizes": sizes is not None,
         "faults": [list(fault) for fault in faults],
         "body_crc32": zlib.crc32(body),
     }
@@ -80,6 +87,10 @@ def decode(content: bytes, name: str) -> Sidecar:
         table = np.frombuffer(body, "<i8", 2 * count * len(names)).reshape(len(names), count, 2)
         faults = tuple((key, reason) for key, reason in head["faults"])
         columns = dict(zip(names, table, strict=True))
-        return Sidecar(head["tar_bytes"], head["probes"], columns, count, faults, body[table.nbytes :])
+        sizes, keys = None, table.nbytes
+        if head["has_sizes"]:
+            sizes = np.frombuffer(body, "<i4", 2 * count, keys).reshape(count, 2)
+            keys += sizes.nbytes
+        return Sidecar(head["tar_bytes"], head["probes"], columns, count, faults, body[keys:], sizes)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{name} is not an index ({type(error).__name__}: {error})") from error

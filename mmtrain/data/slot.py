@@ -18,10 +18,10 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a micro-batch; `image_size` 0 leaves no place for images."""
+    """The most that a micro-batch holds; `image_size` 0 leaves no place for images."""
 
     size: int  # samples
-    image_size: int  # pixels
+    image_size: int  # pixels along each side of a square; images of other shapes have no more pixels
     text_length: int  # tokens
 
     @property
@@ -37,7 +37,7 @@ class Layout:
             | ids
             | {"draws": ((B, 2), "f8"), "reasons": ((B,), f"S{REASON_BYTES}")}
             | flags
-            | {"images": ((B, S, S, 3), "u1")}
+            | {"image_sides": ((2,), "i8"), "images": ((B * S * S * 3,), "u1")}
         )
 
     @property
@@ -58,9 +58,10 @@ class Slot:
             array = np.frombuffer(memory, kind, int(np.prod(shape)), start).reshape(shape)
             self._arrays[name], start = array, start + array.nbytes
 
-    def fill(self, places: np.ndarray) -> "Slot":
-        """Make every place empty; `places` are their numbers in the run."""
-        arrays = self._arrays
+    def fill(self, places: np.ndarray, sides: tuple[int, int] | None = None) -> "Slot":
+        """Make every place empty; `places` are their numbers in the run, `sides` height and width of the images."""
+        arrays, square = self._arrays, (self.layout.image_size,) * 2
+        arrays["image_sides"][:] = sides if sides and self.layout.image_size else square
         arrays["places"][:] = places
         arrays["text_ids"][:] = arrays["masked_ids"][:] = Tokenizer.pad_id
         arrays["masked_labels"][:] = IGNORED_LABEL
@@ -74,7 +75,7 @@ class Slot:
     def put(self, row: int, sample: Sample | BadSample | None) -> None:
         """Lay a sample into `row`; what is no Sample leaves it empty."""
         arrays = self._arrays
-        image_HWC = arrays["images"][row]
+        image_HWC = self.images_BHWC[row]
         if not isinstance(sample, Sample) or sample.image_CHW is None:
             image_HWC[:] = 0
         else:
@@ -111,7 +112,7 @@ class Slot:
         they are as long as the layout says.
         """
         arrays = self._arrays
-        images_BHWC = arrays["images"] if images_BHWC is None else images_BHWC
+        images_BHWC = self.images_BHWC if images_BHWC is None else images_BHWC
         length = self._length() if trim else self.layout.text_length
         texts = [arrays[name][:, :length] for name in ("text_ids", "masked_ids", "masked_labels")]
         names = ("text_lengths", "has_image", "has_text", "image_ids", "caption_ids", "draws", "places")
@@ -120,8 +121,10 @@ class Slot:
 
     @property
     def images_BHWC(self) -> np.ndarray:
-        """The pixels, uint8, over the slot's memory."""
-        return self._arrays["images"]
+        """The pixels, uint8 and of the shape of this micro-batch, over the slot's memory."""
+        height, width = self._arrays["image_sides"].tolist()
+        size = self.layout.size
+        return self._arrays["images"][: size * height * width * 3].reshape(size, height, width, 3)
 
     def _length(self) -> int:
         longest = max(int(self._arrays["text_lengths"].max()), 1)

@@ -28,6 +28,7 @@ KNOBS = {  # what makes the order what it is, and the knob that sets it
     "chunk_samples": "data.chunk_samples",
     "window_chunks": "data.window_chunks",
     "tail": "data.tail",
+    "buckets": "data.max_aspect (with model.image_size and model.patch_size)",
 }
 
 
@@ -54,13 +55,14 @@ class Stream:
         tokenizer: AnyTokenizer | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
+        self._patch_size = model.patch_size
         self._dp, self._dp_rank, self._trim = dp, dp_rank, trim
         self.num_micro_batches = train.global_batch_size // (dp * train.micro_batch_size)
         assert self.num_micro_batches * dp * train.micro_batch_size == train.global_batch_size, "an uneven global batch"
         self._sets = Sets(data)
         self.tokenizer = tokenizer or open_tokenizer(data)
         check_tokenizer(self.tokenizer, self._sets.first_captions(), data.max_unknown_share)
-        self.order = self._sets.order(data, train.global_batch_size, seed)
+        self.order = self._sets.order(data, train.global_batch_size, seed, model.image_size // model.patch_size)
         look = Look(model.image_size, data.min_crop_share, data.flip, data.color_jitter, needs_images)
         self._reader = SetReader(
             self._sets,
@@ -70,6 +72,7 @@ class Stream:
             max_text_length=model.max_text_length,
             mask_share=mlm.mask_share,
             shuffle_pairs=data.shuffle_pairs,
+            draws_captions=data.caption == "any",
         )
         self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)
         self._tally = FaultTally(KNOB, data.max_bad_share)
@@ -127,8 +130,10 @@ class Stream:
         """Fill a slot with this rank's micro-batch of that number, counted from the run's start."""
         step, micro_batch = divmod(number, self.num_micro_batches)
         where = {"dp": self._dp, "dp_rank": self._dp_rank, "micro_batch_size": self._micro_batch_size}
-        slots = self.order.slots(self._number(step), micro_batch, **where)
-        self._reader.read(slots.samples, slots.epochs, slot.fill(slots.places), mark)
+        batch = self._number(step)
+        slots, grid = self.order.slots(batch, micro_batch, **where), self.order.grid(batch)
+        sides = grid and (grid[0] * self._patch_size, grid[1] * self._patch_size)
+        self._reader.read(slots.samples, slots.epochs, slot.fill(slots.places, sides), mark)
 
     def _list_tail(self, epoch: int) -> None:
         """Say which samples `epoch` did not deliver, or how many places stayed empty at its end."""
@@ -153,6 +158,7 @@ class Stream:
             "chunk_samples": order.shuffle.chunk_samples,
             "window_chunks": order.shuffle.window_chunks,
             "tail": order.tail,
+            "buckets": order.buckets.digest,
             "left_out": sorted(self._left_out),
         }
 

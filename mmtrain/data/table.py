@@ -74,6 +74,19 @@ class SampleTable:
         """What the sample's .json says, empty where there is none; SampleError where it is not JSON."""
         return as_metadata(self.contents(sample, ("metadata",))["metadata"])
 
+    def sizes(self) -> np.ndarray:
+        """Width and height of every sample's image, int32 [samples, 2]; DataError where an index does not know."""
+        found = []
+        for shard, location in enumerate(self.shards.locations):
+            sizes = self._access.sidecar(location).sizes
+            if sizes is None:
+                raise DataError(
+                    f"{self.shards.name(shard)} has no index that knows the sizes of its images, which data.max_aspect "
+                    "asks for; `mmdata index SHARDS --overwrite` writes one"
+                )
+            found.append(sizes)
+        return np.concatenate(found)
+
     def fault(self, sample: int, reason: str) -> Fault:
         """A fault that names the sample."""
         return Fault(*self.name(sample), reason)
@@ -131,6 +144,14 @@ def as_caption(content: Content | None) -> str:
     if not text:
         raise SampleError("its caption is empty")
     return text
+
+
+def as_captions(said: dict) -> list[str]:
+    """All captions of a sample that has several, stripped; none where its .json names none. SampleError if no texts."""
+    captions = said.get("captions", [])
+    if not isinstance(captions, list) or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise SampleError('its .json has "captions" that are no list of texts')
+    return [caption.strip() for caption in captions]
 
 
 def as_image(content: Content | None) -> Content:

@@ -12,6 +12,8 @@ def tokens_and_flops(plan: RunConfig, layout: Layout, vocab_size: int, batches: 
     for batch in batches:
         num_samples, text_length = batch.text_ids_BT.shape
         counts = count_read(batch, plan.itm.pool_size)
+        height, width = (side // plan.model.patch_size for side in batch.images_BCHW.shape[2:])
+        num_patches = height * width or plan.model.num_patches  # later stages have no pixels
         picked = {"masked": counts["masked_tokens"], "causal": counts["next_tokens"]}
         by_stack = step_flops(
             plan.model,
@@ -20,7 +22,8 @@ def tokens_and_flops(plan: RunConfig, layout: Layout, vocab_size: int, batches: 
             num_samples=num_samples,
             text_length=text_length,
             num_picked_tokens=sum(count for kind, count in picked.items() if kind in layout.fusion),
+            num_patches=num_patches,
         )
         flops += sum(by_stack.values())
-        num_tokens += num_samples * plan.model.image_length + int(batch.text_lengths_B.sum())
+        num_tokens += num_samples * (num_patches + plan.model.vision_class_token) + int(batch.text_lengths_B.sum())
     return num_tokens, flops

@@ -40,9 +40,9 @@ def _to_width(own: int, wanted: int) -> torch.nn.Linear | None:
 class Fusion(torch.nn.Module):
     """Text rows [T, R, width] and image tokens [S, B, width] -> fused tokens [T, R, H]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_image_tokens: int) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, unit: int) -> None:
         super().__init__()
-        self.num_real, self.num_image_tokens = model.image_length, num_image_tokens
+        self.unit = unit  # image tokens are filled up to a multiple of it
         self.entry = FusionEntry(model, config) if part.begins("fusion") else None
         self.stack = Stack(config, part.layers("fusion"), with_images=True, recompute=model.recompute.fusion == "full")
         self.final_norm = Norm(config, model.hidden_size, model.norm_epsilon) if part.ends("fusion") else None
@@ -58,10 +58,13 @@ class Fusion(torch.nn.Module):
         tokens_TRH = self.stack(text_TRH, mask_R1TT, ImageContext(image_SBH, row_image_R), images_mask_R11S)
         return tokens_TRH if self.final_norm is None else self.final_norm(tokens_TRH)
 
-    def image_mask(self, has_image_B: torch.Tensor, row_image_R: torch.Tensor, all_images: bool) -> torch.Tensor | None:
-        """[R, 1, 1, S]: the real tokens where there is an image, else the first, which stands for its absence."""
-        if all_images and self.num_image_tokens == self.num_real:
+    def image_mask(
+        self, has_image_B: torch.Tensor, row_image_R: torch.Tensor, num_real: int, all_images: bool
+    ) -> torch.Tensor | None:
+        """[R, 1, 1, S]: the `num_real` first tokens of an image, or where there is none the one that stands for it."""
+        num_fillers = -num_real % self.unit
+        if all_images and num_fillers == 0:
             return None
-        place_S = torch.arange(self.num_image_tokens, device=has_image_B.device)
-        seen_BS = (place_S == 0) | (has_image_B[:, None] & (place_S < self.num_real))
+        place_S = torch.arange(num_real + num_fillers, device=has_image_B.device)
+        seen_BS = (place_S == 0) | (has_image_B[:, None] & (place_S < num_real))
         return seen_BS[row_image_R][:, None, None, :]

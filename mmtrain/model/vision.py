@@ -15,11 +15,14 @@ MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 
 
 class PatchEmbedding(torch.nn.Module):
-    """uint8 pixels [B, 3, H, W] -> [S, B, width]: [CLS] if any, patches, zeros up to `num_tokens`; positions added."""
+    """uint8 pixels [B, 3, H, W] -> [S, B, width]: [CLS] if any and patches, with positions, zeros up to `unit`.
 
-    def __init__(self, model: ModelConfig, num_tokens: int) -> None:
+    The learned positions are those of a square; for images of another shape they are read off between, bicubic.
+    """
+
+    def __init__(self, model: ModelConfig, unit: int) -> None:
         super().__init__()
-        self.patch_size, self.num_fillers = model.patch_size, num_tokens - model.image_length
+        self.patch_size, self.grid_side, self.unit = model.patch_size, model.image_size // model.patch_size, unit
         self.patches = torch.nn.Linear(3 * model.patch_size**2, model.vision_width)
         self.cls = torch.nn.Parameter(torch.zeros(model.vision_width)) if model.vision_class_token else None
         self.positions = torch.nn.Parameter(torch.zeros(model.image_length, model.vision_width))
@@ -30,32 +33,46 @@ class PatchEmbedding(torch.nn.Module):
         tokens_SBH = self.patches(patches_BPN.permute(2, 0, 1))
         if self.cls is not None:
             tokens_SBH = torch.cat([self.cls.expand(1, tokens_SBH.shape[1], -1), tokens_SBH])
-        tokens_SBH = tokens_SBH + self.positions[:, None]
-        return F.pad(tokens_SBH, (0, 0, 0, 0, 0, self.num_fillers)) if self.num_fillers else tokens_SBH
+        height, width = (side // self.patch_size for side in images_BCHW.shape[2:])
+        tokens_SBH = tokens_SBH + self._positions_of(height, width)[:, None]
+        num_fillers = -len(tokens_SBH) % self.unit
+        return F.pad(tokens_SBH, (0, 0, 0, 0, 0, num_fillers)) if num_fillers else tokens_SBH
+
+    def _positions_of(self, height: int, width: int) -> torch.Tensor:
+        """The position of [CLS] if any, then those of a grid of patches, [S, vision width]."""
+        side = self.grid_side
+        if (height, width) == (side, side):
+            return self.positions
+        cls_1H, square_NH = self.positions.tensor_split([len(self.positions) - side**2])
+        square_1HYX = square_NH.float().view(1, side, side, -1).permute(0, 3, 1, 2)
+        grid_1HYX = F.interpolate(square_1HYX, (height, width), mode="bicubic", align_corners=False)
+        return torch.cat([cls_1H, grid_1HYX.flatten(2)[0].T.to(cls_1H.dtype)])
 
 
 class VisionTower(torch.nn.Module):
     """Images [B, 3, H, W], or the tokens of an earlier stage -> image tokens [S, B, vision width]."""
 
-    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, num_tokens: int) -> None:
+    def __init__(self, model: ModelConfig, config: TransformerConfig, part: Part, unit: int) -> None:
         super().__init__()
-        self.config, self.num_real, self.num_tokens = config, model.image_length, num_tokens
-        self.embedding = PatchEmbedding(model, num_tokens) if part.begins("vision") else None
+        self.config, self.unit = config, unit
+        self.embedding = PatchEmbedding(model, unit) if part.begins("vision") else None
         has_entry_norm = part.begins("vision") and model.vision_entry_norm
         self.entry_norm = Norm(config, model.vision_width, config.layernorm_epsilon) if has_entry_norm else None
         self.stack = Stack(config, part.layers("vision"), with_images=False, recompute=model.recompute.vision == "full")
         self.final_norm = Norm(config, model.vision_width, config.layernorm_epsilon) if part.ends("vision") else None
 
-    def forward(self, images_or_tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_or_tokens: torch.Tensor, num_real: int) -> torch.Tensor:
+        """`num_real` of the tokens are [CLS] and patches; what fills them up is seen by none."""
         tokens_SBH = images_or_tokens
         if self.embedding is not None:
             tokens_SBH = spread(self.embedding(images_or_tokens), self.config)
         if self.entry_norm is not None:
             tokens_SBH = self.entry_norm(tokens_SBH)
-        tokens_SBH = self.stack(tokens_SBH, self._mask(tokens_SBH.device))
+        tokens_SBH = self.stack(tokens_SBH, self._mask(num_real, tokens_SBH.device))
         return tokens_SBH if self.final_norm is None else self.final_norm(tokens_SBH)
 
-    def _mask(self, device: torch.device) -> torch.Tensor | None:
-        if self.num_tokens == self.num_real:
+    def _mask(self, num_real: int, device: torch.device) -> torch.Tensor | None:
+        num_fillers = -num_real % self.unit
+        if num_fillers == 0:
             return None
-        return (torch.arange(self.num_tokens, device=device) < self.num_real)[None, None, None]
+        return (torch.arange(num_real + num_fillers, device=device) < num_real)[None, None, None]

@@ -42,13 +42,13 @@ class VisionLanguageModel(torch.nn.Module):
         self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same
         self.vision = self.text = self.contrast = self.fusion = self.match = self.token = None
         if part.layers("vision"):
-            self.vision = VisionTower(model, self.vision_config, part, self.num_image_tokens)
+            self.vision = VisionTower(model, self.vision_config, part, self.unit)
         if part.layers("text"):
             self.text = TextTower(model, self.text_config, part, vocab_size)
         if part.ends("text"):
             self.contrast = ContrastHead(model, plan.itc)
         if part.layers("fusion"):
-            self.fusion = Fusion(model, self.fusion_config, part, self.num_image_tokens)
+            self.fusion = Fusion(model, self.fusion_config, part, self.unit)
         if part.is_last:
             self.match = MatchHead(model)
             self.token = TokenHead(model, self.fusion_config, vocab_size)
@@ -67,7 +67,8 @@ class VisionLanguageModel(torch.nn.Module):
         shape = self.packet_shape(rows)
         flow = Flow() if packet_LBW is None else shape.unpack(packet_LBW, self.part.start)
         if self.vision is not None:
-            flow.image_SBH = self.vision(rows.images_BCHW if self.vision.embedding is not None else flow.image_SBH)
+            images = rows.images_BCHW if self.vision.embedding is not None else flow.image_SBH
+            flow.image_SBH = self.vision(images, self._num_real(rows))
         if self.text is not None and rows.layout.text:
             tokens = rows.text_ids_YT if self.text.embedding is not None else flow.text_TRH
             flow.text_TRH = self.text(tokens, rows.text_mask_Y1TT)
@@ -79,8 +80,13 @@ class VisionLanguageModel(torch.nn.Module):
             return flow.features | (self._read(flow, rows) if rows.layout.fusion else Features())
         return shape.pack(flow, self.part.stop, next(self.parameters()).dtype)
 
+    def _num_real(self, rows: Rows) -> int:
+        """[CLS] if any and patches of an image; shapes of their own come only where one stage holds all layers."""
+        height, width = (side // self.model.patch_size for side in rows.images_BCHW.shape[2:])
+        return self.model.vision_class_token + (height * width or self.model.num_patches)
+
     def _compare(self, flow: Flow, rows: Rows) -> Features:
-        image_SBH = gathered(flow.image_SBH, self.vision_config)[: self.model.image_length]
+        image_SBH = gathered(flow.image_SBH, self.vision_config)[: self._num_real(rows)]
         clean_TBH = gathered(flow.text_TRH[:, : image_SBH.shape[1]], self.text_config)  # the first of the kinds
         assert rows.layout.text[0] == "clean"
         found = self.contrast(image_SBH, clean_TBH, rows.last_B)
@@ -99,7 +105,7 @@ class VisionLanguageModel(torch.nn.Module):
         masks = _by_kind(rows.text_mask_Y1TT, layout.text, dim=0)
         mask_R1TT = torch.cat([_text_of(masks, kind, negatives, dim=0) for kind in layout.fusion])
         row_image_R = torch.cat([negatives.image_B if kind == "negative_image" else own_B for kind in layout.fusion])
-        images_mask = self.fusion.image_mask(rows.has_image_B, row_image_R, rows.all_images)
+        images_mask = self.fusion.image_mask(rows.has_image_B, row_image_R, self._num_real(rows), rows.all_images)
         if self.fusion.entry is not None:
             texts = _by_kind(flow.text_TRH, layout.text, dim=1)
             text_TRH = torch.cat([_text_of(texts, kind, negatives, dim=1) for kind in layout.fusion], dim=1)

@@ -26,15 +26,18 @@ def step_flops(
     num_samples: int,
     text_length: int,
     num_picked_tokens: int,
+    num_patches: int | None = None,
 ) -> dict[str, float]:
     """Operations, forward and backward, of `num_samples` samples padded to `text_length` tokens, by stack.
 
     `num_picked_tokens` are the positions that the vocabulary head reads: masked tokens of MLM and next tokens of LM.
+    `num_patches` of each image, where it is not the model's square.
     Keys: vision, text, fusion, heads. An objective with weight 0 has no rows and adds nothing.
     """
-    image_length = model.image_length
+    num_patches = model.num_patches if num_patches is None else num_patches
+    image_length = num_patches + model.vision_class_token
     forward = {
-        "vision": num_samples * _vision(model, image_length),
+        "vision": num_samples * _vision(model, num_patches, image_length),
         "text": num_samples * num_text_rows(loss) * _text_row(model, text_length),
         "fusion": num_samples * _fusion(model, num_fusion_rows(loss), image_length, text_length),
         "heads": num_samples * _pooled_heads(model, loss) + _product(num_picked_tokens, model.hidden_size, vocab_size),
@@ -78,10 +81,10 @@ def _self_attention(length: int, width: int) -> int:
     return _product(length, width, 3 * width) + _attention(length, length, width) + _product(length, width, width)
 
 
-def _vision(model: ModelConfig, image_length: int) -> int:
+def _vision(model: ModelConfig, num_patches: int, image_length: int) -> int:
     """The vision tower on one image: patch embedding and layers."""
     width = model.vision_width
-    patches = _product(model.num_patches, CHANNELS * model.patch_size**2, width)
+    patches = _product(num_patches, CHANNELS * model.patch_size**2, width)
     layer = _self_attention(image_length, width) + _mlp(image_length, width, model.mlp_ratio)
     return patches + model.vision_layers * layer
 

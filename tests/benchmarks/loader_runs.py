@@ -29,7 +29,7 @@ def show(content: bytes) -> torch.Tensor:
     from mmtrain.data.augment import random_crop
     from mmtrain.data.images import decode
 
-    return random_crop(decode(content), SIZE, MIN_SHARE, NUMBERS)
+    return random_crop(decode(content), (SIZE, SIZE), MIN_SHARE, NUMBERS)
 
 
 def show_pillow(content: bytes) -> torch.Tensor:

@@ -137,7 +137,7 @@ def _show(found: dict[str, list[dict[str, float]]]) -> None:
 def _decibels(data: Path, count: int = 200) -> str:
     found = []
     for image, _ in read_pairs(data)[:count]:
-        ours = fit(decode(image), SIZE).permute(1, 2, 0).numpy().astype(float)
+        ours = fit(decode(image), (SIZE, SIZE)).permute(1, 2, 0).numpy().astype(float)
         error = np.mean((ours - _pillow(image)) ** 2)
         found.append(10 * np.log10(255**2 / max(error, 1e-9)))
     return f"mean {np.mean(found):.1f} dB, least {min(found):.1f} dB of {len(found)} images   asked >= 60 dB"

@@ -39,6 +39,9 @@ MEANING = {
     "train.learning_rate: 0.001 -> 0.002": run_of(train={"learning_rate": 2e-3}),
     "loss.itc: 1.0 -> 0.5": run_of(loss={"itc": 0.5}),
     "data.color_jitter: 0.0 -> 0.1": run_of(data={"color_jitter": 0.1}),
+    "data.train: weights and modalities of its sets, [] -> [(None, 'text')]": run_of(
+        data={"train": {"shards": "a", "modality": "text"}}
+    ),
     "precision: auto -> fp32": run_of(precision="fp32"),
     "seed: 0 -> 1": run_of(seed=1),
     "data.tokenizer: sha256 abababababab... -> cdcdcdcdcdcd...": replace(run_of(), tokenizer_sha256="cd" * 32),

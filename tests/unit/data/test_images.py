@@ -36,7 +36,7 @@ def test_resizing_agrees_with_pillow_to_60_db(shape: tuple[int, int]):
     for seed in range(3):
         content = io.BytesIO()
         scene(*shape, seed).save(content, "PNG")
-        ours = fit(decode(content.getvalue()), 224).numpy().astype(float)
+        ours = fit(decode(content.getvalue()), (224, 224)).numpy().astype(float)
         reference = pillow_fit(Image.open(content), 224).astype(float)
         error = np.mean((ours - reference) ** 2)
         assert 10 * np.log10(255**2 / max(error, 1e-9)) >= 60
@@ -88,16 +88,16 @@ def test_an_image_that_promises_too_many_pixels_is_refused(monkeypatch: pytest.M
 
 def test_an_image_of_the_right_size_is_not_touched():
     pixels = decode(picture(3, (32, 32), "PNG"))
-    assert torch.equal(fit(pixels, 32), pixels)
+    assert torch.equal(fit(pixels, (32, 32)), pixels)
 
 
 def test_a_very_long_strip_is_fitted_without_filling_the_memory():
-    assert fit(torch.zeros(3, 1, 60_000, dtype=torch.uint8), 64).shape == (3, 64, 64)
+    assert fit(torch.zeros(3, 1, 60_000, dtype=torch.uint8), (64, 64)).shape == (3, 64, 64)
 
 
 def test_random_crops_differ_by_their_numbers_and_keep_their_share():
     pixels = decode(picture(5, (80, 60), "PNG"))
-    crops = [random_crop(pixels, 32, 0.3, generator(0, Purpose.CROP, 0, sample)) for sample in (1, 2, 1)]
+    crops = [random_crop(pixels, (32, 32), 0.3, generator(0, Purpose.CROP, 0, sample)) for sample in (1, 2, 1)]
     assert torch.equal(crops[0], crops[2]) and not torch.equal(crops[0], crops[1])
     assert all(crop.shape == (3, 32, 32) and crop.dtype == torch.uint8 for crop in crops)
 
@@ -105,7 +105,7 @@ def test_random_crops_differ_by_their_numbers_and_keep_their_share():
 def test_a_crop_that_fits_nowhere_keeps_the_largest_box_in_the_middle():
     strip = torch.arange(300, dtype=torch.uint8).expand(3, 9, 300)
     expected = resize(strip[:, :, 144:156], 8, 8)
-    assert torch.equal(random_crop(strip, 8, 1.0, generator(0, Purpose.CROP)), expected)
+    assert torch.equal(random_crop(strip, (8, 8), 1.0, generator(0, Purpose.CROP)), expected)
 
 
 def test_half_of_the_images_are_mirrored_but_none_whose_caption_names_a_side():
