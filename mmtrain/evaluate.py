@@ -41,9 +41,10 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     plan = _plan_of(run_dir, overrides, launch)
     from mmtrain.checkpoint.load import find_or_refuse, load_tensors
     from mmtrain.data.stream import open_tokenizer
-    from mmtrain.engine.build import build_evaluation, build_model, build_passes, join, open_heldout
+    from mmtrain.engine.build import build_model, build_passes, join, open_heldout
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.groups import stop
+    from mmtrain.tasks.choice import build_scorer
 
     tokenizer = open_tokenizer(plan.data)
     check(plan, launch.world_size, tokenizer.num_pieces)
@@ -55,7 +56,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
     load_tensors(folder, {slices[name]: param.data for name, param in model.named_parameters()})
     passes = build_passes(plan, place, model.to(place.device, place.dtype).eval(), model)
     with on_this_rank(DataError, lambda: "while it scored the held-out pairs"):
-        report = build_evaluation(plan, place, heldout).run(passes)
+        report = build_scorer(plan, place, heldout).run(passes)
     run = RunFolder(run_dir, writes=launch.rank == 0)
     run.record_scores(manifest.step, report)
     run.show_results(report)

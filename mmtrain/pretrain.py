@@ -8,10 +8,11 @@ python mmtrain/pretrain.py --config ...                        one process
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
@@ -43,18 +44,18 @@ REFUSALS = (ConfigError, DataError, CheckpointError, RunStopped)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    words = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
+    words = add_words(parser).parse_args(argv)
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
     signals = Signals()
-    allowed = [word for words in words.override_resume for word in words.split(",")]
-    work = partial(pretrain, words.config, words.overrides, allowed, launch, signals)
+    work = partial(pretrain, words.config, words.overrides, allowed_changes(words), launch, signals)
     return in_one_sentence(work, launch, REFUSALS, signals)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
+def add_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What every door that trains understands."""
     parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_steps=100")
     parser.add_argument(
@@ -68,11 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def allowed_changes(words: argparse.Namespace) -> list[str]:
+    """The knobs named after --override-resume."""
+    return [name for several in words.override_resume for name in several.split(",")]
+
+
 def pretrain(
-    config: Path | None, overrides: Sequence[str], allowed: Sequence[str], launch: Launch, signals: Signals
+    config: Path | None,
+    overrides: Sequence[str],
+    allowed: Sequence[str],
+    launch: Launch,
+    signals: Signals,
+    *,
+    under: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Check everything that can be checked alone, then join the other ranks and train."""
-    plan = load_checked(config, overrides, launch.world_size)
+    """Check all that can be checked alone, then join the other ranks and train; `under` lies below the config."""
+    plan = load_checked(config, overrides, launch.world_size, under)
     refuse_unknown_names(allowed, "--override-resume")
     signals.listen_for(plan.survival.signals)
     # Only now the imports that take seconds: a wrong knob is answered at once.
@@ -127,15 +139,16 @@ def run(
     signals: Signals,
 ) -> None:
     """Train, save, score; the first rank writes the run folder and prints what is in it."""
-    from mmtrain.engine.build import build_engine, build_evaluation
+    from mmtrain.engine.build import build_engine
     from mmtrain.loop import train
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.parallel.device import device_name, precision_name
+    from mmtrain.tasks.choice import build_scorer
 
     is_first = place.groups.rank == 0
     folder = RunFolder(plan.run_dir, writes=is_first)
     folder.copy_inputs(plan)
-    evaluation = build_evaluation(plan, place, heldout)
+    evaluation = build_scorer(plan, place, heldout)
     num_pieces = stream.tokenizer.num_pieces
     engine = build_engine(plan, place, num_pieces=num_pieces, evaluation=evaluation, received=lambda: signals.received)
     pictures = heldout.pictures(plan.eval.num_pictures) if heldout else []

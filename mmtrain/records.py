@@ -4,8 +4,8 @@ Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E 
 V vocabulary, N picked tokens.
 """
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ class Batch:
     masked_ids_BT: "torch.Tensor"  # int64: the same with some tokens masked
     masked_labels_BT: "torch.Tensor"  # int64: the true token where it was masked, IGNORED_LABEL elsewhere
     text_lengths_B: "torch.Tensor"  # int64: tokens of each caption, 0 where there is none
+    prompt_lengths_B: "torch.Tensor"  # int64: tokens that each text begins with and that captioning does not ask for
     has_image_B: "torch.Tensor"  # bool
     has_text_B: "torch.Tensor"  # bool
     image_ids_B: "torch.Tensor"  # int64: equal for equal images
@@ -31,7 +32,7 @@ class Batch:
 
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on `device`."""
-        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+        return Batch(**{part.name: getattr(self, part.name).to(device, non_blocking=True) for part in fields(self)})
 
 
 class Features(TypedDict, total=False):
@@ -68,3 +69,5 @@ class EvalReport:
 
     scores: dict[str, dict[str, float]]  # by the evaluation's name, each with num_pairs
     retrieved: tuple[int, ...]  # for each of the first held-out images, the held-out caption nearest to it
+    # By the evaluation's name: what was answered, row by row as the public servers take it.
+    answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)

@@ -3,8 +3,10 @@
 import math
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from mmtrain.config.layout import layout_faults, nearest_divisor, nearest_multiple
 from mmtrain.config.load import ConfigError, read_config
@@ -15,9 +17,11 @@ DEAF_TO = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGB
 MIN_POOL_SIZE = 2  # a pair and one candidate for its negative
 
 
-def load_checked(path: Path | None, overrides: Sequence[str], world_size: int) -> RunConfig:
-    """The run as `load_config` reads it, fit for `world_size` ranks; one ConfigError with the faults of both."""
-    config, refusals = read_config(path, overrides)
+def load_checked(
+    path: Path | None, overrides: Sequence[str], world_size: int, under: Mapping[str, Any] = MappingProxyType({})
+) -> RunConfig:
+    """The run as `read_config` reads it, fit for `world_size` ranks; one ConfigError with the faults of both."""
+    config, refusals = read_config(path, overrides, under)
     # A knob that could not be read stands at its default here: what that default clashes with is nobody's fault.
     faults = [
         fault for fault in find_faults(config, world_size) if not any(_names(fault, bad.knob) for bad in refusals)
@@ -95,13 +99,13 @@ def _tower_faults(model: ModelConfig) -> list[str]:
 def _objective_faults(config: RunConfig) -> list[str]:
     loss, pool_size, micro_batch_size = config.loss, config.itm.pool_size, config.train.micro_batch_size
     faults = []
-    if loss.mlm == loss.itc == loss.vlp == 0:
+    if loss.mlm == loss.itc == loss.of_itm == loss.of_lm == 0:
         faults.append("loss.mlm, loss.itc and loss.vlp are all 0, so there is nothing to learn; give one a weight")
     if loss.mlm > 0 and config.mlm.mask_share == 0:
         faults.append("mlm.mask_share is 0, so loss.mlm has no tokens; set loss.mlm=0 or a share such as 0.15")
-    if loss.vlp > 0 and pool_size < MIN_POOL_SIZE:
+    if loss.of_itm > 0 and pool_size < MIN_POOL_SIZE:
         faults.append(f"itm.pool_size is {pool_size}; wanted at least {MIN_POOL_SIZE}, else no negative can be drawn")
-    elif loss.vlp > 0 and micro_batch_size % pool_size:
+    elif loss.of_itm > 0 and micro_batch_size % pool_size:
         nearest = nearest_divisor(micro_batch_size, pool_size)
         faults.append(
             f"itm.pool_size is {pool_size}, which does not divide train.micro_batch_size ({micro_batch_size}); "

@@ -5,12 +5,14 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mmtrain.config.presets import laid_over
 from mmtrain.config.schema import Frozen, RunConfig, SetConfig
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
@@ -81,15 +83,18 @@ def load_config(path: Path | None, overrides: Sequence[str]) -> RunConfig:
     return config
 
 
-def read_config(path: Path | None, overrides: Sequence[str]) -> tuple[RunConfig, list[Refusal]]:
+def read_config(
+    path: Path | None, overrides: Sequence[str], under: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[RunConfig, list[Refusal]]:
     """The run with all that could not be read left at its default, and what that was.
 
-    Whoever wants to go on must look at the second; it is apart so that `check` can add its own faults.
+    The file lies over `under`, the words over the file. Whoever wants to go on must look at the second; it is apart so
+    that `check` can add its own faults.
     """
     refusals: list[Refusal] = []
-    tree = _spelled_out(_read_file(path, ()) if path else {}, refusals)
+    tree = laid_over(under, _spelled_out(_read_file(path, ()) if path else {}, refusals))
     for override in overrides:
-        tree = _merged(tree, _spelled_out(_read_override(override, refusals), refusals))
+        tree = laid_over(tree, _spelled_out(_read_override(override, refusals), refusals))
     return _validated(tree, refusals), refusals
 
 
@@ -130,9 +135,9 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Tree:
         raise ConfigError([f"base is {bases!r} in {path}; wanted the name of a config file, or a list of names"])
     merged: Tree = {}
     for base in bases:
-        merged = _merged(merged, _read_file(path.parent / base, (*above, path.resolve())))
+        merged = laid_over(merged, _read_file(path.parent / base, (*above, path.resolve())))
     # A word for a whole section is spelled out before it meets other files, so that neither swallows the other.
-    return _merged(merged, _with_words_spelled_out(tree, RunConfig))
+    return laid_over(merged, _with_words_spelled_out(tree, RunConfig))
 
 
 def _parsed_file(path: Path) -> Tree:
@@ -164,14 +169,6 @@ def _read_override(override: str, refusals: list[Refusal]) -> Tree:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _merged(under: Tree, over: Tree) -> Tree:
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
 
 
 def _section_of(annotation: object) -> type[Frozen] | None:

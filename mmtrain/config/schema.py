@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mmtrain.config.presets import with_presets
+
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -132,6 +134,23 @@ class LossConfig(Frozen):
     mlm: Weight = 1.0
     itc: Weight = 1.0
     vlp: Weight = 1.0
+    itm: Weight | None = None  # of L_ITM alone, in place of vlp
+    lm: Weight | None = None  # of L_LM alone, in place of vlp
+
+    @property
+    def of_itm(self) -> float:
+        """What L_ITM counts."""
+        return self.vlp if self.itm is None else self.itm
+
+    @property
+    def of_lm(self) -> float:
+        """What L_LM counts."""
+        return self.vlp if self.lm is None else self.lm
+
+    @property
+    def compares(self) -> bool:
+        """Whether the towers' features are asked for: ITM draws its negatives by similarity, as ITC does."""
+        return self.itc > 0 or self.of_itm > 0
 
 
 class ItcConfig(Frozen):
@@ -153,6 +172,12 @@ class MlmConfig(Frozen):
     """Masked language modeling."""
 
     mask_share: Share = 0.15  # of a caption's tokens; of them 80 % masked, 10 % random, 10 % kept
+
+
+class LmConfig(Frozen):
+    """Captioning."""
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # of each next token, spread over the vocabulary
 
 
 class SetConfig(Frozen):
@@ -257,6 +282,17 @@ class SurvivalConfig(Frozen):
     grace_seconds: Positive = 30.0  # what the launcher waits after it; a save that takes longer is warned of
 
 
+class TaskConfig(Frozen):
+    """What a run is for, and how its answers are found when they are scored."""
+
+    name: Literal["pretrain", "caption", "retrieval"] = "pretrain"  # presets the knobs that config/presets.py lists
+    num_beams: Count = 1  # captions that are followed at once while one is written; 1 takes the likeliest token
+    length_penalty: float = 1.0  # a caption's score is the sum of log-probabilities over its length to this power
+    no_repeat_ngram: Amount = 0  # no run of so many tokens is written twice; 0 lets it be
+    max_new_tokens: Count | None = None  # of a caption, the last [SEP] among them; unset: model.max_text_length's rest
+    shortlist: Count = 16  # candidates of each query, nearest by features, that the match head puts in order
+
+
 class RunConfig(Frozen):
     """One run, whole."""
 
@@ -271,8 +307,15 @@ class RunConfig(Frozen):
     itc: ItcConfig = ItcConfig()
     itm: ItmConfig = ItmConfig()
     mlm: MlmConfig = MlmConfig()
+    lm: LmConfig = LmConfig()
+    task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     invariants: InvariantsConfig = InvariantsConfig()
     survival: SurvivalConfig = SurvivalConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_presets(cls, given: object) -> object:
+        return with_presets(given) if isinstance(given, dict) else given

@@ -1,7 +1,9 @@
 """The held-out split: the first pairs of it, in order, the same at every evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.records import Batch
 
 KNOB = "data.heldout"
+NUM_REMEMBERED = 1024  # decoded samples, when they are met again and again in other pairs
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class HeldOut:
         access = Access(data)
         self._table = SampleTable(open_shards(data.heldout, access, KNOB), access)
         self._model, self._needs_images = model, needs_images
+        self.tokenizer = tokenizer
         look = Look(model.image_size, is_needed=needs_images)
         self._reader = SampleReader(self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share)
         self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
@@ -64,12 +68,23 @@ class HeldOut:
         read = self._reader.read(sample)
         return read.image_CHW if isinstance(read, Sample) else None
 
-    def metadata(self, sample: int) -> dict:
+    def metadata(self, sample: int) -> dict[str, Any]:
         """What the set says beside a sample; empty where it cannot be read."""
         try:
             return self._table.metadata(sample)
         except SampleError:
             return {}
+
+    def references(self, sample: int) -> list[str]:
+        """All captions of a sample that has one."""
+        several = self.metadata(sample).get("captions")
+        return (
+            [str(caption) for caption in several] if isinstance(several, list) and several else [self.captions[sample]]
+        )
+
+    def image_name(self, sample: int) -> int | str:
+        """What the public servers know the image by: its number in COCO, else its key."""
+        return self.metadata(sample).get("coco_id", self._table.name(sample)[1])
 
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""
@@ -100,6 +115,21 @@ class HeldOut:
             yield collate(samples, places, Layout(batch_size, image_size, self._model.max_text_length), trim=trim)
         self._tally.check(least_read=1)
 
+    def paired(
+        self, pairs: Sequence[tuple[int, int]], batch_size: int, *, dp: int = 1, dp_rank: int = 0, trim: bool = True
+    ) -> Iterator[Batch]:
+        """This rank's batches of made pairs, each the image of one sample with the text of another.
+
+        Cut and padded as `batches` are; a pair is empty where either sample cannot be used.
+        """
+        read = lru_cache(NUM_REMEMBERED)(self._reader.read)
+        for start in range(0, len(pairs), dp * batch_size):
+            places = start + dp_rank * batch_size + np.arange(batch_size)
+            own = [pairs[place] if place < len(pairs) else None for place in places.tolist()]
+            samples = [_paired(read(pair[0]), read(pair[1])) if pair else None for pair in own]
+            image_size = self._model.image_size * self._needs_images
+            yield collate(samples, places, Layout(batch_size, image_size, self._model.max_text_length), trim=trim)
+
     def _caption(self, sample: int) -> str | None:
         try:
             return self._table.caption(sample)
@@ -120,3 +150,9 @@ class HeldOut:
         if twin is None:
             raise SampleError("has no twin caption")
         return twin.caption
+
+
+def _paired(shown: Sample | BadSample, said: Sample | BadSample) -> Sample | None:
+    if isinstance(shown, BadSample) or isinstance(said, BadSample):
+        return None
+    return replace(said, image_CHW=shown.image_CHW, image_id=shown.image_id)

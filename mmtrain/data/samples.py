@@ -33,6 +33,7 @@ class Sample:
     image_id: int | None  # None without an image
     caption_id: int | None  # None without a caption
     draws_2: np.ndarray  # float64
+    prompt_length: int = 1  # of ids_T: [CLS], and what a task puts before the words that are to be written
 
 
 @dataclass(frozen=True)

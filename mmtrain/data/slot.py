@@ -29,7 +29,10 @@ class Layout:
         """Shape and type of each array of a slot."""
         B, T, S = self.size, self.text_length, self.image_size
         texts = {name: ((B, T), "i8") for name in ("text_ids", "masked_ids", "masked_labels")}
-        ids = {name: ((B,), "i8") for name in ("text_lengths", "image_ids", "caption_ids", "places", "bad_samples")}
+        ids = {
+            name: ((B,), "i8")
+            for name in ("text_lengths", "prompt_lengths", "image_ids", "caption_ids", "places", "bad_samples")
+        }
         flags = {name: ((B,), "?") for name in ("has_image", "has_text")}
         # Pixels lie in the order of the decoder, H, W, C: the trainer's view exchanges axes, no byte moves.
         return (
@@ -66,6 +69,7 @@ class Slot:
         arrays["text_ids"][:] = arrays["masked_ids"][:] = Tokenizer.pad_id
         arrays["masked_labels"][:] = IGNORED_LABEL
         arrays["text_lengths"][:] = arrays["draws"][:] = 0
+        arrays["prompt_lengths"][:] = 1
         arrays["has_image"][:] = arrays["has_text"][:] = False
         arrays["bad_samples"][:] = NO_SAMPLE
         # No two empty places are equal to each other, nor to any sample: real ids are never negative.
@@ -92,6 +96,7 @@ class Slot:
         arrays["masked_ids"][row, :count] = sample.masked_ids_T
         arrays["masked_labels"][row, :count] = sample.masked_labels_T
         arrays["text_lengths"][row], arrays["draws"][row] = count, sample.draws_2
+        arrays["prompt_lengths"][row] = sample.prompt_length
         if sample.image_id is not None:
             arrays["has_image"][row], arrays["image_ids"][row] = True, sample.image_id
         if sample.caption_id is not None:
@@ -115,7 +120,16 @@ class Slot:
         images_BHWC = self.images_BHWC if images_BHWC is None else images_BHWC
         length = self._length() if trim else self.layout.text_length
         texts = [arrays[name][:, :length] for name in ("text_ids", "masked_ids", "masked_labels")]
-        names = ("text_lengths", "has_image", "has_text", "image_ids", "caption_ids", "draws", "places")
+        names = (
+            "text_lengths",
+            "prompt_lengths",
+            "has_image",
+            "has_text",
+            "image_ids",
+            "caption_ids",
+            "draws",
+            "places",
+        )
         rest = (torch.from_numpy(array.copy()) for array in [*texts, *(arrays[name] for name in names)])
         return Batch(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), *rest)
 

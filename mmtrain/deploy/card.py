@@ -44,7 +44,7 @@ def model_card(
     """Markdown with the front matter that model hubs read; `folder` is where its examples find the model."""
     shape = plan.model
     trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
-    weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, vlp {plan.loss.vlp:g}"
+    weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, itm {plan.loss.of_itm:g}, lm {plan.loss.of_lm:g}"
     front = "---\nlibrary_name: transformers\npipeline_tag: image-to-text\ntags: [mmtrain, vlbert]\n---\n"
     return "\n".join(
         [

@@ -1,7 +1,10 @@
-"""Where first weights come from that are not drawn: an export of another run, or other people's towers."""
+"""Where first weights come from that are not drawn: another run, its export, or other people's towers."""
 
 import logging
+from pathlib import Path
 
+from mmtrain.checkpoint.beginning import RunSource, is_run
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.tokenizer import Tokenizer
@@ -17,9 +20,10 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
         return
     from mmtrain.hf.sources import SourceError, open_source
 
+    folder = plan.model.init_from
     try:
-        source = open_source(plan.model.init_from, plan.model.init_towers)
-    except SourceError as error:
+        source = RunSource(folder) if is_run(folder) else open_source(folder, plan.model.init_towers)
+    except (SourceError, CheckpointError) as error:
         raise ConfigError([str(error)]) from None
     if faults := source.faults(plan.model, tokenizer.sha256):
         raise ConfigError(faults)
@@ -29,6 +33,9 @@ def begin_from_source(plan: RunConfig, model: StageModel, slices: dict[str, Slic
     """Overwrite what this rank holds of the weights that model.init_from has, and with `says_so` list what it took."""
     if not _is_wanted(plan):
         return
+    if is_run(plan.model.init_from):
+        _begin_from_run(plan.model.init_from, model, slices, says_so=says_so)
+        return
     from mmtrain.hf.sources import open_source
 
     source = open_source(plan.model.init_from, plan.model.init_towers)
@@ -37,6 +44,15 @@ def begin_from_source(plan: RunConfig, model: StageModel, slices: dict[str, Slic
             source.fill(param.data, name, slices[name].index)
     for line in source.table() if says_so else ():
         LOG.info("%s", line)
+
+
+def _begin_from_run(run_dir: Path, model: StageModel, slices: dict[str, Slice], *, says_so: bool) -> None:
+    source = RunSource(run_dir)
+    missing = source.fill_all({slices[name]: param.data for name, param in model.named_parameters()})
+    if says_so:
+        LOG.info("first weights: from %s, after step %d", source.folder, source.manifest.step)
+    if missing:
+        LOG.info("drawn anew, for that run has none: %s", ", ".join(missing))
 
 
 def _is_wanted(plan: RunConfig) -> bool:

@@ -17,6 +17,7 @@ from mmtrain.data.slot import LENGTH_STEP
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.beginnings import begin_from_source
+from mmtrain.engine.contract import Scorer
 from mmtrain.engine.evaluation import Evaluation
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
@@ -127,7 +128,7 @@ def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> 
     """How the run's held-out split is scored."""
     if heldout is None:
         return None
-    layout = Layout.of(Mixture(plan.loss, plan.itc, place.groups.data).rows)
+    layout = Layout.of(Mixture(plan.loss, plan.itc, place.groups.data, plan.lm).rows)
     size, num_pictures = plan.train.micro_batch_size, plan.eval.num_pictures
     return Evaluation(heldout, layout, place.groups, place.device, size, num_pictures, trim=trims_texts(plan))
 
@@ -137,7 +138,7 @@ def build_engine(
     place: Place,
     *,
     num_pieces: int,
-    evaluation: Evaluation | None = None,
+    evaluation: Scorer | None = None,
     holder: type[States] | None = None,
     received: Callable[[], int] = int,
 ) -> ParallelEngine:
@@ -153,7 +154,7 @@ def build_engine(
         plan,
         states,
         build_passes(plan, place, states, model),
-        Mixture(plan.loss, plan.itc, place.groups.data),
+        Mixture(plan.loss, plan.itc, place.groups.data, plan.lm),
         place.groups,
         slices,
         device=place.device,

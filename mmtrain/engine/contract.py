@@ -5,8 +5,17 @@ from typing import Protocol
 
 import torch
 
+from mmtrain.engine.passes import Passes
 from mmtrain.parallel.slices import Slice
 from mmtrain.records import Batch, EvalReport, StepReport
+
+
+class Scorer(Protocol):
+    """Scores a model on the held-out split; every rank must call it at the same step."""
+
+    def run(self, passes: Passes) -> EvalReport:
+        """Every score, the same on every rank, and the answers behind them."""
+        ...
 
 
 class Engine(Protocol):

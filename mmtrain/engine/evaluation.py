@@ -7,13 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
-import torch.distributed as dist
 
 from mmtrain.data.heldout import HeldOut
 from mmtrain.engine.passes import Passes
 from mmtrain.model.rows import Layout
 from mmtrain.objectives.itm import APART, TOGETHER
-from mmtrain.parallel.collectives import gather_rows, sum_floats, token_losses, top_tokens
+from mmtrain.parallel.collectives import gather_rows, sum_floats, token_losses, told_by_last, top_tokens
 from mmtrain.parallel.groups import Groups
 from mmtrain.records import IGNORED_LABEL, Batch, EvalReport, Features
 from mmtrain.scores.retrieval import perplexity, recall_at
@@ -44,13 +43,7 @@ class Evaluation:
 
     def run(self, passes: Passes) -> EvalReport:
         """Every score, the same on every rank; the last pipeline stage reads them off and tells the others."""
-        report = self._scored(passes)
-        if self.groups.grid.pp == 1:
-            return report
-        told = [report]
-        last = dist.get_global_rank(self.groups.pipe, self.groups.grid.pp - 1)
-        dist.broadcast_object_list(told, src=last, group=self.groups.pipe)
-        return told[0]
+        return told_by_last(self._scored(passes), self.groups.pipe)
 
     def _scored(self, passes: Passes) -> EvalReport | None:
         found = _Found()
@@ -91,7 +84,7 @@ class Evaluation:
             for kind, (truth, counted_B) in counted.items():
                 right_B = features["match_logits"][kind].argmax(dim=-1) == truth
                 found.count("match", right_B, counted_B)
-            found.kept["margin"].append(_margin(features))
+            found.kept["margin"].append(match_margin(features))
         for kind, logits_NV in features.get("token_logits", {}).items():
             labels_N = features["token_labels"][kind]
             read_N = labels_N != IGNORED_LABEL
@@ -138,7 +131,7 @@ class Evaluation:
         """Of each batch of twins: how much the match head believes in them [B], and their text features [B, E]."""
         for _, features in passes.infer(self._batches(twins=True), TRUE_OR_TWIN):
             if features is not None:
-                yield _margin(features), features["text_BE"]
+                yield match_margin(features), features["text_BE"]
 
     def _twin_scores(self, found: "_Found", twins: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
         """How often the true caption beats its twin, by the match head and by the shared space, in all and by kind."""
@@ -173,7 +166,7 @@ class _Found:
         self.sums[f"{name}_right"] += float((right & counted).sum())
 
 
-def _margin(features: Features) -> torch.Tensor:
+def match_margin(features: Features) -> torch.Tensor:
     """[B]: how much more the match head believes in a pair than not."""
     logits_B2 = features["match_logits"]["positive"]
     return logits_B2[:, TOGETHER] - logits_B2[:, APART]

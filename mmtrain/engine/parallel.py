@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.contract import Scorer
 from mmtrain.engine.guard import Guard
 from mmtrain.engine.invariants import Invariants
 from mmtrain.engine.optim import Part, learning_rate_at
@@ -37,7 +37,7 @@ class ParallelEngine:
         *,
         device: torch.device,
         vocab_size: int,
-        evaluation: Evaluation | None,
+        evaluation: Scorer | None,
         received: Callable[[], int] = int,
     ) -> None:
         self.plan, self.states, self.passes, self.mixture = plan, states, passes, mixture

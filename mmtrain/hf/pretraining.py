@@ -75,7 +75,12 @@ class VLBertForPreTraining(VLBertPreTrainedModel):
             "loss_itm": self._match(samples, known_BT, pixels_BCHW, true, pool_size),
             "loss_lm": self._token_loss(causal, next_BT.masked_fill(~has_next_BT, -100)),
         }
-        factors = {"loss_mlm": weights.mlm, "loss_itc": weights.itc, "loss_itm": weights.vlp, "loss_lm": weights.vlp}
+        factors = {
+            "loss_mlm": weights.mlm,
+            "loss_itc": weights.itc,
+            "loss_itm": weights.of_itm,
+            "loss_lm": weights.of_lm,
+        }
         return VLBertPreTrainingOutput(loss=sum(factors[name] * loss for name, loss in losses.items()), **losses)
 
     def _run(

@@ -119,16 +119,17 @@ def pick_masked(batch: Batch) -> Picks:
 
 
 def pick_next(batch: Batch) -> Picks:
-    """Every position that has a next token, and that token."""
+    """Every position whose next token is to be written, and that token."""
     return _picked(next_labels(batch))
 
 
 def next_labels(batch: Batch) -> torch.Tensor:
-    """[B, T]: at each position the token that follows it; IGNORED_LABEL from the last token on."""
+    """[B, T]: at each position the token that follows it; IGNORED_LABEL in the prompt and from the last token on."""
     following_BT = torch.full_like(batch.text_ids_BT, IGNORED_LABEL)
     following_BT[:, :-1] = batch.text_ids_BT[:, 1:]
-    has_next_BT = torch.arange(following_BT.shape[1]) < (batch.text_lengths_B - 1)[:, None]
-    return following_BT.masked_fill_(~has_next_BT, IGNORED_LABEL)
+    place_T = torch.arange(following_BT.shape[1])
+    is_asked_BT = (place_T < (batch.text_lengths_B - 1)[:, None]) & (place_T >= (batch.prompt_lengths_B - 1)[:, None])
+    return following_BT.masked_fill_(~is_asked_BT, IGNORED_LABEL)
 
 
 @dataclass(frozen=True)
@@ -199,5 +200,5 @@ def count_read(batch: Batch, pool_size: int) -> dict[str, int]:
         "pairs": num_pairs,
         "matches": num_pairs + 2 * num_negatives,
         "masked_tokens": int((batch.masked_labels_BT != IGNORED_LABEL).sum()),
-        "next_tokens": int((batch.text_lengths_B - 1).clamp_min(0).sum()),
+        "next_tokens": int((batch.text_lengths_B - batch.prompt_lengths_B).clamp_min(0).sum()),
     }

@@ -61,9 +61,11 @@ class RunFolder:
         )
 
     def record_scores(self, step: int, report: EvalReport) -> None:
-        """Log the scores of a checkpoint after `step` optimizer steps."""
+        """Log the scores of a checkpoint after `step` optimizer steps, and keep the answers behind them."""
         for name, scores in report.scores.items():
             self.log.write({"step": step, "eval": name, **scores})
+        for name, rows in report.answers.items():
+            self.log.keep_answers(name, rows)
 
     def show_results(self, report: EvalReport | None) -> None:
         """Print the table of held-out scores and where everything is."""

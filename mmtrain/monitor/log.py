@@ -52,6 +52,16 @@ class RunLog:
         if self._lines is not None:
             self.board.add_image(name, image_HWC, step, dataformats="HWC")
 
+    def keep_answers(self, name: str, rows: list[Row]) -> None:
+        """Write RUN_DIR/answers/NAME.json, in place of that of an earlier evaluation."""
+        if self._lines is None:
+            return
+        path = self.run_dir / "answers" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(rows, ensure_ascii=False, indent=0), encoding="utf-8")
+        os.replace(partial, path)
+
     def cut(self, keeps: Callable[[Row], bool]) -> list[Row]:
         """Forget every row that `keeps` says no to, from the file and from TensorBoard; the rows that stay."""
         if self._lines is None:

@@ -104,9 +104,11 @@ class Meters:
         return row
 
     def record_evaluation(self, step: int, report: EvalReport) -> None:
-        """A row for each evaluation of `report`, and the contact sheet of what the first images retrieve."""
+        """A row for each evaluation of `report`, its answers, and the sheet of what the first images retrieve."""
         for name, scores in report.scores.items():
             self.record_scores(step, name, scores)
+        for name, rows in report.answers.items():
+            self._log.keep_answers(name, rows)
         if self._sheet and report.retrieved:
             self._sheet.draw(step, report.retrieved)
 

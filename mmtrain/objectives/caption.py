@@ -3,7 +3,7 @@
 import torch
 
 from mmtrain.objectives.contract import Totals, share
-from mmtrain.parallel.collectives import token_losses
+from mmtrain.parallel.collectives import smoothed_token_losses
 from mmtrain.records import Batch, Features
 
 
@@ -13,6 +13,11 @@ class Captioning:
     name = "lm"
     rows = frozenset({"causal"})
 
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
     def loss(self, features: Features, batch: Batch, totals: Totals) -> torch.Tensor:
-        losses_N = token_losses(features["token_logits"]["causal"], features["token_labels"]["causal"])
+        losses_N = smoothed_token_losses(
+            features["token_logits"]["causal"], features["token_labels"]["causal"], self.label_smoothing
+        )
         return share(losses_N.sum(), totals.next_tokens)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from mmtrain.config.schema import ItcConfig, LossConfig
+from mmtrain.config.schema import ItcConfig, LmConfig, LossConfig
 from mmtrain.objectives.caption import Captioning
 from mmtrain.objectives.contract import Objective, Totals
 from mmtrain.objectives.itc import GlobalBatchContrast, MicroBatchContrast
@@ -17,14 +17,16 @@ from mmtrain.records import Batch, Features
 class Mixture:
     """The objectives of a run with their weights; one of weight 0 is not there and asks for nothing."""
 
-    def __init__(self, weights: LossConfig, itc: ItcConfig, data_group: dist.ProcessGroup) -> None:
+    def __init__(
+        self, weights: LossConfig, itc: ItcConfig, data_group: dist.ProcessGroup, lm: LmConfig | None = None
+    ) -> None:
         over_all = itc.negatives == "global_batch"
         contrast = GlobalBatchContrast(data_group) if over_all else MicroBatchContrast(data_group)
         offered: list[tuple[float, Objective]] = [
             (weights.mlm, MaskedLanguageModeling()),
             (weights.itc, contrast),
-            (weights.vlp, ImageTextMatching()),
-            (weights.vlp, Captioning()),
+            (weights.of_itm, ImageTextMatching()),
+            (weights.of_lm, Captioning(lm.label_smoothing if lm else 0.0)),
         ]
         self.parts = [(weight, objective) for weight, objective in offered if weight > 0]
         self._over_all = contrast if over_all and weights.itc > 0 else None

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region, vocab_parallel_cross_entropy
 
 
 class _GatherRows(torch.autograd.Function):
@@ -61,6 +62,22 @@ def least_of(value: int, group: dist.ProcessGroup, device: torch.device) -> int:
     return int(least)
 
 
+def told_by_last(value: Any, group: dist.ProcessGroup) -> Any:
+    """What the last rank of the group brings, on every rank of it; for plain values, now and then."""
+    if group.size() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, src=dist.get_global_rank(group, group.size() - 1), group=group)
+    return told[0]
+
+
+def gathered_lists(own: list[Any], group: dist.ProcessGroup) -> list[Any]:
+    """The lists of all ranks in one, in the order of ranks; for plain values, now and then."""
+    found: list[list[Any]] = [[] for _ in range(group.size())]
+    dist.all_gather_object(found, own, group=group)
+    return [each for part in found for each in part]
+
+
 def token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Cross-entropy [N] of each token from this rank's part of the vocabulary; 0 where the label is negative.
 
@@ -70,6 +87,30 @@ def token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tenso
     # megatron subtracts and exponentiates in place, which the caller's logits must not see.
     losses_N = vocab_parallel_cross_entropy(logits_NV.to(torch.float32, copy=True), labels_N.clamp_min(0))
     return losses_N * read_N
+
+
+def smoothed_token_losses(logits_NV: torch.Tensor, labels_N: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """As `token_losses`, against a target of which `smoothing` is spread evenly over the vocabulary, padding too.
+
+    megatron's own smoothing takes the mean over this rank's part of the vocabulary, another one in every layout.
+    """
+    losses_N = token_losses(logits_NV, labels_N)
+    if not smoothing:
+        return losses_N
+    num_own, rank = logits_NV.shape[-1], parallel_state.get_tensor_model_parallel_rank()
+    num_all = num_own * parallel_state.get_tensor_model_parallel_world_size()
+    # Cross-entropy against every token is log Z less its logit: beside the true token's only mean and own logit differ.
+    place_N = labels_N - rank * num_own
+    is_here_N = (place_N >= 0) & (place_N < num_own)
+    own_N = logits_NV.gather(1, place_N.clamp(0, num_own - 1)[:, None])[:, 0].float() * is_here_N
+    apart_N = reduce_from_tensor_model_parallel_region(own_N - logits_NV.float().sum(dim=-1) / num_all)
+    return losses_N + smoothing * apart_N * (labels_N >= 0)
+
+
+def whole_logits(part_NV: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """[N, V / ranks] on each rank of the tensor-parallel `group` -> [N, V] on all, in float32, without a gradient."""
+    parts_PNV = gather_rows(part_NV.float()[None], group)
+    return parts_PNV.transpose(0, 1).flatten(1)
 
 
 def top_tokens(logits_NV: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:

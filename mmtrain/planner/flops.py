@@ -55,12 +55,12 @@ def layer_flops(model: ModelConfig, loss: LossConfig, vocab_size: int) -> dict[s
 
 def num_text_rows(loss: LossConfig) -> int:
     """Rows of the text stack per sample: clean (for ITC and ITM), masked (MLM), causal (LM)."""
-    return int(loss.itc > 0 or loss.vlp > 0) + int(loss.mlm > 0) + int(loss.vlp > 0)
+    return int(loss.compares) + int(loss.mlm > 0) + int(loss.of_lm > 0)
 
 
 def num_fusion_rows(loss: LossConfig) -> int:
     """Rows of the fusion stack per sample: masked (MLM), causal (LM), and those of ITM."""
-    return int(loss.mlm > 0) + (1 + ITM_ROWS) * int(loss.vlp > 0)
+    return int(loss.mlm > 0) + int(loss.of_lm > 0) + ITM_ROWS * int(loss.of_itm > 0)
 
 
 def _product(rows: int, inner: int, columns: int) -> int:
@@ -120,12 +120,11 @@ def _entry(model: ModelConfig, num_rows: int, image_length: int, text_length: in
 
 def _pooled_heads(model: ModelConfig, loss: LossConfig) -> int:
     """The heads that read one vector: image and text projections, and the match head."""
-    # ITM draws its negatives by similarity, so it needs the projections as ITC does.
     projections = _product(1, model.vision_width + model.text_width, model.embedding_size)
     if model.vision_pooling == "attention":
         projections += _image_pool(model)
     match = ITM_ROWS * _product(1, model.hidden_size, MATCH_CLASSES)
-    return projections * (loss.itc > 0 or loss.vlp > 0) + match * (loss.vlp > 0)
+    return projections * loss.compares + match * (loss.of_itm > 0)
 
 
 def _image_pool(model: ModelConfig) -> int:

@@ -144,7 +144,7 @@ def packet_elements(config: RunConfig) -> int:
     unit, width = sequence_unit(parallel), max(stack_widths(model).values())
     image = num_image_tokens(model, parallel) // unit
     texts = model.max_text_length // unit
-    features = 2 * -(-model.embedding_size // width) + 1 if config.loss.itc > 0 or config.loss.vlp > 0 else 0
+    features = 2 * -(-model.embedding_size // width) + 1 if config.loss.compares else 0
     if not num_fusion_rows(config.loss):
         length = image + num_text_rows(config.loss) * texts if model.text_layers > 1 else image
         return max(length, features) * width * config.train.micro_batch_size
@@ -157,7 +157,7 @@ def packet_elements(config: RunConfig) -> int:
 
 def picked_tokens(config: RunConfig) -> float:
     """Positions of a sample with the longest text that the vocabulary head reads: masked ones, and next tokens."""
-    share = config.mlm.mask_share * (config.loss.mlm > 0) + (config.loss.vlp > 0)
+    share = config.mlm.mask_share * (config.loss.mlm > 0) + (config.loss.of_lm > 0)
     return config.model.max_text_length * share
 
 

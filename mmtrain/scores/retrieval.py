@@ -7,6 +7,11 @@ from collections.abc import Sequence
 MAX_EXPONENT = 709.0  # exp of more overflows a double
 
 
+def rank_in_shortlist(scores: Sequence[float], right: int) -> int:
+    """The rank of candidate number `right` by score, the highest first; a tie counts as lost."""
+    return sum(score >= scores[right] for score in scores)
+
+
 def recall_at(ranks: Sequence[int], k: int) -> float:
     """Share of the queries whose right answer is among the first `k`; ValueError without a query."""
     _refuse_bad(ranks)

@@ -60,7 +60,9 @@ def twin() -> tuple[dict[str, float], float]:
     return run_ranks(1, twin_step)[0]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", ["one process", *(pytest.param(name, marks=pytest.mark.long) for name in ("dp2-tp2", "pp2"))]
+)
 def test_one_step_of_the_twin_has_the_engine_s_losses_and_gradient(twin: Any, layout: str) -> None:
     num_ranks, parallel = LAYOUTS[layout]
     for losses, norm in run_ranks(num_ranks, engine_step, parallel):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors.launched import run_program
+from tests.doors.launched import launch, run_program
 
 CONFIG = """
 precision: fp32
@@ -49,3 +49,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     lines = "".join(f"  {name}: {place}\n" for name, place in data.items())
     (folder / "run.yaml").write_text(f"{CONFIG}data:\n{lines}")
     return Prepared(folder, folder / "run.yaml")
+
+
+@pytest.fixture(scope="session")
+def exported(prepared: Prepared) -> Path:
+    """A run of a few steps, with its export beside its checkpoints."""
+    folder = prepared.folder / "exported"
+    steps = ["train.num_steps=3", "train.micro_batch_size=16"]
+    for door, words in (
+        ("pretrain", ["--config", prepared.config, f"run_dir={folder}", *steps]),
+        ("export", [folder]),
+    ):
+        ended = launch("python", door, words)
+        assert ended.code == 0, ended.said
+    assert f"{folder}/export: " in ended.said and "after step 3" in ended.said
+    return folder

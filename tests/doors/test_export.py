@@ -11,16 +11,8 @@ from tests.doors.launched import Ended, launch
 
 
 @pytest.fixture(scope="module")
-def run_dir(prepared: Prepared) -> Path:
-    """A run of a few steps, with its export."""
-    folder = prepared.folder / "to-export"
-    words = ["--config", prepared.config, f"run_dir={folder}", "train.num_steps=3", "train.micro_batch_size=16"]
-    ended = launch("python", "pretrain", words)
-    assert ended.code == 0, ended.said
-    ended = export(folder)
-    assert ended.code == 0, ended.said
-    assert f"{folder}/export: " in ended.said and "after step 3" in ended.said
-    return folder
+def run_dir(exported: Path) -> Path:
+    return exported
 
 
 def export(*words: object) -> Ended:
@@ -59,6 +51,7 @@ def test_a_picture_in_gives_a_string_and_tensors_give_ids(run_dir: Path) -> None
     assert int(ids.max()) < model.config.num_pieces
 
 
+@pytest.mark.long
 def test_a_folder_that_is_there_is_replaced_only_when_asked(run_dir: Path, tmp_path: Path) -> None:
     refused = export(run_dir)
     assert refused.code == 2
@@ -76,6 +69,7 @@ def test_a_folder_without_a_checkpoint_is_refused_in_a_sentence(tmp_path: Path) 
     assert refused.said.startswith("mmtrain: ") and "holds no checkpoint" in refused.said
 
 
+@pytest.mark.long
 def test_a_run_begins_with_an_export_and_refuses_one_of_another_shape(run_dir: Path, prepared: Prepared) -> None:
     words = ["--config", prepared.config, f"model.init_from={run_dir}/export", "train.micro_batch_size=16"]
     wrong = launch("python", "pretrain", [*words, f"run_dir={prepared.folder}/wrong", "model.hidden_size=64"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.doors.conftest import Prepared
 from tests.doors.launched import ROOT, Ended, launch
 from tests.doors.test_export import pictures
 
@@ -15,14 +14,8 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def run_dir(prepared: Prepared) -> Path:
-    """A run of a step, with its export."""
-    folder = prepared.folder / "to-generate"
-    words = ["--config", prepared.config, f"run_dir={folder}", "train.num_steps=2", "train.micro_batch_size=16"]
-    for door, given in (("pretrain", words), ("export", [folder])):
-        ended = launch("python", door, given)
-        assert ended.code == 0, ended.said
-    return folder
+def run_dir(exported: Path) -> Path:
+    return exported
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +52,7 @@ def test_a_folder_is_captioned_in_batches_and_what_is_no_picture_is_named(
     assert [Path(row["image"]).name for row in rows if "error" in row] == ["broken.jpg"]
 
 
+@pytest.mark.long
 def test_a_run_a_pattern_and_one_file_give_the_same_captions_as_the_export(run_dir: Path, album: Path) -> None:
     from mmtrain.hf import VLBertForImageCaptioning
 
@@ -71,6 +65,7 @@ def test_a_run_a_pattern_and_one_file_give_the_same_captions_as_the_export(run_d
             assert found[name] == model.generate(picture, num_beams=4)
 
 
+@pytest.mark.long
 def test_what_is_not_there_is_refused_in_a_sentence(run_dir: Path, album: Path) -> None:
     for words, sentence in (
         ([run_dir, album / "*.gif"], "names no image"),
@@ -86,7 +81,7 @@ def test_captions_of_held_out_scenes_are_judged(run_dir: Path) -> None:
     assert ended.code == 0, ended.said
     assert "held-out scores: captions" in ended.said
     row = json.loads((run_dir / "log.jsonl").read_text().splitlines()[-1])
-    assert row["eval"] == "captions" and row["step"] == 2 and row["num_pairs"] == 49
+    assert row["eval"] == "captions" and row["step"] == 3 and row["num_pairs"] == 49
     names = ("shape", "color", "size", "things", "place", "all")
     assert all(0 <= row[f"caption_{name}_right"] <= 1 for name in names)
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOOR = 5
 FLOORS = {
+    "finetune": DOOR + 1,  # the door pretrain with another task
     **dict.fromkeys(("loop", "tasks", "deploy"), 4),
     "engine": 3,
     **dict.fromkeys(("cluster", "data", "model", "objectives", "checkpoint", "monitor", "planner", "hf"), 2),
@@ -157,4 +158,4 @@ def test_nothing_is_printed_outside_the_doors() -> None:
         # What names a file to print to is no stray line on stdout.
         return any(getattr(call.func, "id", "") == "print" and not call.keywords for call in calls)
 
-    assert [module_of(path) for path in OURS if floor_of(module_of(path)) != DOOR and prints(path)] == []
+    assert [module_of(path) for path in OURS if floor_of(module_of(path)) < DOOR and prints(path)] == []

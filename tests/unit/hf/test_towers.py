@@ -117,11 +117,11 @@ def normalized(kind: str, images_BCHW: torch.Tensor) -> torch.Tensor:
 def test_images_have_the_source_s_hidden_states(source: tuple[str, Path, Any], built: Any) -> None:
     kind, _, theirs = source
     wanted = theirs.vision_model(normalized(kind, images()), output_hidden_states=True)
-    found = layer_outputs(built.vision.stack, lambda: built.vision(images()))
+    found = layer_outputs(built.vision.stack, lambda: built.vision(images(), built.model.image_length))
     assert len(found) == len(wanted.hidden_states) == 13
     for mine, own in zip(found, wanted.hidden_states, strict=True):
         torch.testing.assert_close(mine, own, **TOLERANCE)
-    tokens_SBH = built.vision(images())
+    tokens_SBH = built.vision(images(), built.model.image_length)
     pool = built.contrast.image_pool
     pooled = tokens_SBH[0] if pool is None else pool(tokens_SBH)
     torch.testing.assert_close(pooled, wanted.pooler_output, **TOLERANCE)
@@ -150,7 +150,7 @@ def test_features_are_those_of_clip(source: tuple[str, Path, Any], built: Any) -
     wanted = theirs(ids, normalized(kind, images()), known.long())
     mask = known[:, None, None].expand(-1, 1, ids.shape[1], -1)
     tokens_TYH = built.text(ids, mask)
-    tokens_SBH = built.vision(images())
+    tokens_SBH = built.vision(images(), built.model.image_length)
     last_B = torch.tensor(LENGTHS[:2]) - 1
     image_BE, text_BE, temperature = built.contrast(tokens_SBH, tokens_TYH[:, :2], last_B)
     torch.testing.assert_close(image_BE, wanted.image_embeds, **TOLERANCE)

@@ -140,3 +140,14 @@ def test_losses_of_uneven_micro_batches_add_up_to_the_mean_over_the_global_batch
     assert len({count_read(part, 4)["masked_tokens"] / len(part.places_B) for part in parts}) > 1
     summed = {name: sum(losses_of(part)[name] for part in parts) for name in OF_PARTS}
     assert summed == pytest.approx(losses_of(whole), rel=1e-5)
+
+
+def test_smoothed_captioning_is_the_cross_entropy_against_smoothed_labels(place: "Place") -> None:
+    features = made_features()
+    logits, labels = features["token_logits"]["causal"], features["token_labels"]["causal"]
+    sums = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum", label_smoothing=0.2)
+    (wanted_gradient,) = torch.autograd.grad(sums / TOTALS.next_tokens, logits)
+    loss = Captioning(0.2).loss(features, made_batch(range(8)), TOTALS)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, sums.detach() / TOTALS.next_tokens, check_dtype=False)
+    torch.testing.assert_close(gradient, wanted_gradient)

@@ -1,0 +1,55 @@
+"""The checkpoint of another run as a place that first weights come from, whatever layout wrote it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import checkpoint
+
+from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.load import load_tensors, look_at
+from mmtrain.checkpoint.write import TENSORS
+from mmtrain.config.schema import ModelConfig
+from mmtrain.parallel.slices import Slice
+
+CHECKPOINTS = "checkpoints"
+# Knobs of the model that its weights do not follow.
+FREE = frozenset({"init_std", "recompute", "init_from", "init_towers"})
+
+
+class RunSource:
+    """The newest whole checkpoint of a run; CheckpointError where there is none."""
+
+    def __init__(self, run_dir: Path) -> None:
+        found = look_at(run_dir / CHECKPOINTS)
+        if found is None:
+            raise CheckpointError(f"model.init_from is {str(run_dir)!r}, which holds no whole checkpoint")
+        self.run_dir, self.folder, self.manifest = run_dir, found.folder, found.manifest
+        reader = checkpoint.FileSystemReader(self.folder / TENSORS)
+        self._names = frozenset(reader.read_metadata().state_dict_metadata)
+
+    def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
+        """Why this model cannot begin with it, one sentence each, with the knob to turn."""
+        theirs: dict[str, Any] = self.manifest.config["model"]
+        faults = [
+            f"model.{name} is {value}, but {theirs[name]} in model.init_from ({self.run_dir}); "
+            f"set model.{name}={theirs[name]}"
+            for name, value in model.model_dump(mode="json").items()
+            if name not in FREE and name in theirs and value != theirs[name]
+        ]
+        if tokenizer_sha256 != self.manifest.tokenizer_sha256:
+            faults.append(
+                f"data.tokenizer is not that of model.init_from; set data.tokenizer={self.run_dir / 'tokenizer.model'}"
+            )
+        return faults
+
+    def fill_all(self, wanted: Mapping[Slice, torch.Tensor]) -> list[str]:
+        """Fill each tensor that the checkpoint has; names of those it has not. Every rank must call it."""
+        load_tensors(self.folder, {place: tensor for place, tensor in wanted.items() if place.name in self._names})
+        return sorted(place.name for place in wanted if place.name not in self._names)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, with a place for checkpoints."""
+    return (folder / CHECKPOINTS).is_dir()

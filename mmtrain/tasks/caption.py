@@ -1,0 +1,91 @@
+"""Captioning: what the model writes about held-out images, scored against what people, or the scene, say."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mmtrain.config.schema import RunConfig
+from mmtrain.data.heldout import HeldOut
+from mmtrain.engine.build import Place, build_evaluation, trims_texts
+from mmtrain.engine.contract import Scorer
+from mmtrain.engine.passes import Passes
+from mmtrain.parallel.collectives import gathered_lists, told_by_last
+from mmtrain.records import EvalReport
+from mmtrain.scores.caption import caption_scores
+from mmtrain.scores.truth import shares_right
+from mmtrain.tasks.writing import Tokens, Writer
+
+NAME = "captions"
+THINGS_TOLD = 2  # in a scene of the synthetic set whose captions can be judged
+
+
+class Captioning:
+    """The next token of a caption is learned; captions are written and compared with the references."""
+
+    name = "caption"
+    exported_as = "VLBertForImageCaptioning"
+
+    def scorer(self, plan: RunConfig, place: Place, heldout: HeldOut) -> Scorer:
+        return CaptionScorer(plan, place, heldout)
+
+
+class CaptionScorer:
+    """Perplexity of the held-out captions, and the scores of the written ones beside those of the best constant one."""
+
+    def __init__(self, plan: RunConfig, place: Place, heldout: HeldOut) -> None:
+        self.plan, self.place, self.heldout = plan, place, heldout
+        self.plain = build_evaluation(plan, place, heldout)
+        self.writer = Writer(plan, place, heldout.tokenizer.num_pieces)
+
+    def run(self, passes: Passes) -> EvalReport:
+        report = self.plain.run(passes)
+        written = self._written(passes)
+        captions = [self.heldout.tokenizer.decode(tokens) for tokens in written]
+        whole = [sample for sample, caption in enumerate(self.heldout.captions) if caption is not None]
+        scores = self._scores([captions[sample] for sample in whole], whole)
+        rows = [{"image_id": self.heldout.image_name(sample), "caption": captions[sample]} for sample in whole]
+        return replace(report, scores=report.scores | {NAME: scores}, answers={NAME: rows})
+
+    def _written(self, passes: Passes) -> list[Tokens]:
+        """What is written of each held-out sample in order, the same on every rank."""
+        groups = self.place.groups
+        batches = self.heldout.batches(
+            self.plan.train.micro_batch_size,
+            dp=groups.grid.dp,
+            dp_rank=groups.coord.dp,
+            trim=trims_texts(self.plan),
+        )
+        found: list[Tokens] = []
+        for written in self.writer.write(passes, batches):
+            found += gathered_lists(written, groups.data)
+        return told_by_last(found, groups.pipe)[: len(self.heldout)]
+
+    def _scores(self, captions: Sequence[str], samples: Sequence[int]) -> dict[str, float]:
+        references = [self.heldout.references(sample) for sample in samples]
+        scores: dict[str, float] = caption_scores(captions, references)
+        constant = most_central(references)
+        scores |= _of_constant(caption_scores([constant] * len(samples), references))
+        scenes = [self.heldout.metadata(sample).get("scene") for sample in samples]
+        if all(isinstance(scene, list) and len(scene) == THINGS_TOLD for scene in scenes):
+            scores |= shares_right(captions, scenes)
+            scores |= _of_constant(shares_right([constant] * len(samples), scenes))
+        return scores | {"num_images": len(samples), "num_words_per_caption": _mean_words(captions)}
+
+
+def most_central(references: Sequence[Sequence[str]]) -> str:
+    """The reference whose words are the commonest among all: a caption for any image, as a prior.
+
+    Words count by the share of the images whose references hold them; a caption by their mean.
+    """
+    seen = Counter(word for several in references for word in {word for text in several for word in text.split()})
+    every = sorted({text for several in references for text in several})
+    return max(every, key=lambda text: statistics.fmean(seen[word] for word in text.split()))
+
+
+def _of_constant(scores: dict[str, float]) -> dict[str, float]:
+    return {f"constant_{name}": value for name, value in scores.items()}
+
+
+def _mean_words(captions: Sequence[str]) -> float:
+    return statistics.fmean(len(caption.split()) for caption in captions)

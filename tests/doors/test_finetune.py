@@ -1,0 +1,96 @@
+"""A pretrained run becomes a captioner through the door, inherits what it must, and refuses what does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.doors.conftest import Prepared
+from tests.doors.launched import Ended, launch
+
+SIZES = ["train.num_steps=3", "train.global_batch_size=16", "train.micro_batch_size=8", "train.warmup_steps=1"]
+SIZES += ["eval.num_pairs=20", "precision=fp32", "itm.pool_size=4"]
+
+
+@pytest.fixture(scope="module")
+def pretrained(prepared: Prepared) -> Path:
+    folder = prepared.folder / "to-finetune"
+    ended = launch("python", "pretrain", ["--config", prepared.config, f"run_dir={folder}", "train.num_steps=2"])
+    assert ended.code == 0, ended.said
+    return folder
+
+
+def finetune(*words: object, launcher: str = "python") -> Ended:
+    return launch(launcher, "finetune", [*words, *SIZES])
+
+
+def rows(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def captioner(pretrained: Path) -> tuple[Path, Ended]:
+    folder = pretrained.with_name("captioner")
+    words = ["--task", "caption", f"run_dir={folder}", f"model.init_from={pretrained}", "task.max_new_tokens=6"]
+    return folder, finetune(*words)
+
+
+def test_a_captioner_begins_with_a_run_and_inherits_its_shape_tokenizer_and_data(
+    captioner: tuple[Path, Ended], pretrained: Path
+) -> None:
+    folder, ended = captioner
+    assert ended.code == 0, ended.said
+    assert f"first weights: from {pretrained}/checkpoints/step-00000002, after step 2" in ended.said
+    steps = [row for row in rows(folder) if "eval" not in row]
+    assert [row["step"] for row in steps] == [1, 2, 3]
+    assert steps[0]["loss_lm"] == steps[0]["loss"] and steps[0]["loss_itc"] is None
+
+
+def test_its_captions_are_scored_beside_a_constant_one_and_kept_as_the_servers_take_them(
+    captioner: tuple[Path, Ended],
+) -> None:
+    folder, _ = captioner
+    scores = next(row for row in rows(folder) if row.get("eval") == "captions")
+    for name in ("bleu_4", "rouge_l", "cider_d", "caption_things_right"):
+        assert scores[name] >= 0 and scores[f"constant_{name}"] >= 0
+    answers = json.loads((folder / "answers/captions.json").read_text())
+    assert len(answers) == scores["num_images"] == 20
+    assert all(set(answer) == {"image_id", "caption"} for answer in answers)
+
+
+@pytest.mark.long
+def test_evaluate_scores_a_task_as_its_run_did(captioner: tuple[Path, Ended]) -> None:
+    folder, _ = captioner
+    before = next(row for row in rows(folder) if row.get("eval") == "captions")
+    ended = launch("python", "evaluate", [folder])
+    assert ended.code == 0, ended.said
+    assert [row for row in rows(folder) if row.get("eval") == "captions"][-1] == before
+
+
+@pytest.mark.long
+def test_retrieval_on_two_processes_says_what_re_ranking_cost(pretrained: Path) -> None:
+    folder = pretrained.with_name("retriever")
+    words = ["--task", "retrieval", f"run_dir={folder}", f"model.init_from={pretrained}", "task.shortlist=5"]
+    ended = finetune(*words, launcher="torchrun")
+    assert ended.code == 0, ended.said
+    scores = next(row for row in rows(folder) if row.get("eval") == "reranked")
+    assert scores["num_shortlisted"] == 5 and 100 <= scores["num_pairs_matched"] <= 200
+
+
+def test_what_does_not_fit_is_refused_at_once(pretrained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tokenizer.model"
+    shutil.copyfile(pretrained / "tokenizer.model", other)
+    other.write_bytes(other.read_bytes() + b"\x12\x00")  # an empty field of a message that readers skip
+    words = ["--task", "caption", f"run_dir={tmp_path}/run", f"model.init_from={pretrained}"]
+    ended = finetune(*words, f"data.tokenizer={other}", "model.text_layers=2")
+    assert ended.code == 2, ended.said
+    assert "data.tokenizer is not that of model.init_from; set data.tokenizer=" in ended.said
+    assert "model.text_layers is 2, but 1 in model.init_from" in ended.said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_task_is_refused(tmp_path: Path) -> None:
+    ended = finetune(f"run_dir={tmp_path}/run")
+    assert ended.code == 2
+    assert "no task is named; say --task caption | retrieval" in ended.said
