@@ -68,15 +68,16 @@ commit() {  # of the code that runs, here or as an image recorded it
 }
 
 open_log() {  # say in the run folder that this attempt starts, after what, and with which code
-    local last
+    local last code
     mkdir -p "$RUN_DIR"
     last=$(tail -n 1 "$RUN_DIR/restarts.log" 2>/dev/null || true)
     [[ $last != *" starts on "* ]] || note "the attempt before ended without a word: a node was lost, its processes" \
         "were killed, or the job was requeued from outside (the run was $(status state) at step $(status step))"
     [ "$restart" -le "$MAX_RESTARTS" ] || { note "not started: MAX_RESTARTS=$MAX_RESTARTS is reached"; exit 1; }
-    commit >"$RUN_DIR/commit.txt"
-    git -C "$MMTRAIN" diff HEAD >"$RUN_DIR/commit.diff" 2>/dev/null || true
-    note "starts on $JOB_NODES, commit $(commit)"
+    code=$(commit)
+    echo "$code" >"$RUN_DIR/commit.txt"
+    [[ $code != *" with changes" ]] || git -C "$MMTRAIN" diff HEAD >"$RUN_DIR/commit.diff"
+    note "starts on $JOB_NODES, commit $code"
 }
 
 requeue() {  # WHY [BAD NODES, by commas]: run again, without those nodes, unless that was done often enough
