@@ -17,7 +17,7 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
-from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning
+from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning, VLBertForImageTextRetrieval
 from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.names import in_run, shapes
 from mmtrain.hf.processing import processor_of
@@ -27,6 +27,10 @@ from mmtrain.parallel.slices import Slice
 TOKENIZER = "tokenizer.model"
 PARTIAL = ".partial"
 HELD_BYTES = 64 * 2**20  # of weights between the checkpoint and the file; a larger one is alone
+
+
+# By task.name: the class that an export says it is for; the others load from it too.
+MADE_FOR = {"retrieval": VLBertForImageTextRetrieval}
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) ->
         bos_token_id=tokenizer.cls_id,
         eos_token_id=tokenizer.sep_id,
         mask_token_id=tokenizer.mask_id,
-        architectures=[VLBertForImageCaptioning.__name__],
+        architectures=[MADE_FOR.get(plan.task.name, VLBertForImageCaptioning).__name__],
         dtype=str(dtype).removeprefix("torch."),
     )
 

@@ -25,7 +25,6 @@ class Captioning:
     """The next token of a caption is learned; captions are written and compared with the references."""
 
     name = "caption"
-    exported_as = "VLBertForImageCaptioning"
 
     def scorer(self, plan: RunConfig, place: Place, heldout: HeldOut) -> Scorer:
         return CaptionScorer(plan, place, heldout)

@@ -12,7 +12,6 @@ class Task(Protocol):
     """What a run is for. The data and the objective follow from its knobs; this says how its answers are judged."""
 
     name: str  # as in task.name
-    exported_as: str  # the class of the twin that its result is loaded with
 
     def scorer(self, plan: RunConfig, place: Place, heldout: HeldOut) -> Scorer:
         """What scores a model of this run."""

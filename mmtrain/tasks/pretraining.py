@@ -10,7 +10,6 @@ class Pretraining:
     """Recall, matching, masked tokens and perplexity, as far as they are learned."""
 
     name = "pretrain"
-    exported_as = "VLBertForImageCaptioning"
 
     def scorer(self, plan: RunConfig, place: Place, heldout: HeldOut) -> Scorer:
         return build_evaluation(plan, place, heldout)

@@ -28,7 +28,6 @@ class Retrieval:
     """Contrast and matching are learned; held-out images find their texts, and texts their images."""
 
     name = "retrieval"
-    exported_as = "VLBertForImageTextRetrieval"
 
     def scorer(self, plan: RunConfig, place: Place, heldout: HeldOut) -> Scorer:
         return RetrievalScorer(plan, place, heldout)

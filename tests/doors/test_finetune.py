@@ -76,6 +76,9 @@ def test_retrieval_on_two_processes_says_what_re_ranking_cost(pretrained: Path) 
     assert ended.code == 0, ended.said
     scores = next(row for row in rows(folder) if row.get("eval") == "reranked")
     assert scores["num_shortlisted"] == 5 and 100 <= scores["num_pairs_matched"] <= 200
+    ended = launch("python", "export", [folder])
+    assert ended.code == 0, ended.said
+    assert json.loads((folder / "export/config.json").read_text())["architectures"] == ["VLBertForImageTextRetrieval"]
 
 
 def test_a_run_goes_on_exactly_also_when_what_it_began_with_is_gone(pretrained: Path, tmp_path: Path) -> None:

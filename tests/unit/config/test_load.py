@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.config.load import ConfigError, dump_config, knobs, load_config
+from mmtrain.config.load import ConfigError, dump_config, knobs, load_config, read_config
 from mmtrain.config.schema import RunConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -157,7 +157,27 @@ def test_every_knob_of_the_schema_is_known_by_its_dotted_name() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("pretrain/*.yaml")), ids=lambda path: path.stem)
+SHIPPED = sorted(path for verb in ("pretrain", "finetune") for path in CONFIGS.glob(f"{verb}/*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_each_shipped_config_is_read_and_opens_with_its_command(path: Path) -> None:
     load_config(path, [])
-    assert path.read_text().startswith("# deepspeed ") and f"--config configs/pretrain/{path.name}" in path.read_text()
+    command = f"mmtrain/{path.parent.name}.py --config configs/{path.parent.name}/{path.name}"
+    assert path.read_text().startswith("# deepspeed ") and command in path.read_text()
+
+
+def test_a_task_presets_what_the_run_does_not_say(tmp_path: Path) -> None:
+    loss = load_config(None, ["task.name=caption"]).loss
+    assert (loss.mlm, loss.itc, loss.of_itm, loss.of_lm) == (0.0, 0.0, 0.0, 1.0)
+    written = write(tmp_path, "own.yaml", "loss: {itc: 0.5}\ntask: {name: caption, num_beams: 7}")
+    own = load_config(written, ["lm.label_smoothing=0.3"])
+    assert (own.loss.itc, own.loss.of_lm, own.task.num_beams, own.lm.label_smoothing) == (0.5, 1.0, 7, 0.3)
+    assert load_config(write(tmp_path, "again.yaml", dump_config(own)), []) == own
+
+
+def test_what_lies_under_a_config_gives_way_to_its_file_and_its_words(tmp_path: Path) -> None:
+    under = {"model": {"text_layers": 5, "vision_layers": 6, "fusion_layers": 7}}
+    file = write(tmp_path, "over.yaml", "model: {vision_layers: 3}")
+    model = read_config(file, ["model.fusion_layers=4"], under)[0].model
+    assert (model.text_layers, model.vision_layers, model.fusion_layers) == (5, 3, 4)
