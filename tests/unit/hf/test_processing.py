@@ -38,7 +38,7 @@ def processor(tokenizer_path: Path) -> VLBertProcessor:
 def test_a_picture_is_seen_as_in_training(size: tuple[int, int]) -> None:
     array = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     seen = VLBertImageProcessor(image_size=16)(Image.fromarray(array))["pixel_values"]
-    wanted = fit(torch.from_numpy(array).permute(2, 0, 1), 16)
+    wanted = fit(torch.from_numpy(array).permute(2, 0, 1), (16, 16))
     assert torch.equal(seen[0], (wanted.float() - 127.5) / 127.5)
 
 
