@@ -12,7 +12,7 @@ from pathlib import Path
 from mmtrain.checkpoint.folders import folder_of, partial_of
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.write import Parts, Written, write_rank
-from mmtrain.parallel.meeting import counts_of_all, rank_and_size, told_by_all, told_to_first
+from mmtrain.parallel.meeting import count_of_all, rank_and_size, told_by_all, told_to_first
 
 LOG = logging.getLogger("mmtrain.checkpoint")
 
@@ -42,8 +42,7 @@ class Save:
         while not self.fault:
             if to_the_end:
                 wait([self._work])
-            is_busy, _ = counts_of_all(not self._work.done(), 0)
-            if is_busy:
+            if count_of_all(not self._work.done()):
                 return False
             if self._is_over() or self._is_written:
                 break

@@ -41,9 +41,9 @@ def told_by_first(value: T) -> T:
     return said[0]
 
 
-def counts_of_all(*counts: int) -> tuple[int, ...]:
-    """Each count summed over all ranks: the cheapest of these."""
-    total = torch.tensor(counts, dtype=torch.int64)
+def count_of_all(count: int) -> int:
+    """A count summed over all ranks: the cheapest of these."""
+    total = torch.tensor(count, dtype=torch.int64)
     if rank_and_size()[1] > 1:
         dist.all_reduce(total)
-    return tuple(total.tolist())
+    return int(total)
