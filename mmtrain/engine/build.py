@@ -19,6 +19,7 @@ from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.beginnings import begin_from_source
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.frozen import freeze
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
 from mmtrain.engine.pipeline import PipelinePasses
@@ -121,6 +122,7 @@ def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[StageMo
     model = parts[0] if len(parts) == 1 else Chunks(parts)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
+    freeze(plan, model)
     return model, slices
 
 

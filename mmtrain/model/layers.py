@@ -1,12 +1,13 @@
 """The sharded pieces every stack is made of; the only file of the model that names one.
 
-Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size of a head.
+Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size of a head, K rank of LoRA's matrices.
 """
 
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,10 @@ from megatron.core.tensor_parallel import (
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
     scatter_to_sequence_parallel_region,
+    set_tensor_model_parallel_attributes,
 )
 from megatron.core.transformer.attention import (
     CrossAttention,
@@ -34,6 +38,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtrain.config.schema import ModelConfig, ParallelConfig
 from mmtrain.config.shapes import inner_width, stack_activations, stack_norm_epsilons, stack_widths
+from mmtrain.config.tuning import LoraConfig
 
 OutputAndBias = tuple[torch.Tensor, torch.Tensor]
 
@@ -75,6 +80,61 @@ def gathered(part_SBH: torch.Tensor, config: TransformerConfig) -> torch.Tensor:
     if not config.sequence_parallel:
         return part_SBH
     return gather_from_sequence_parallel_region(part_SBH, tensor_parallel_output_grad=False)
+
+
+@dataclass
+class StackConfig(TransformerConfig):
+    """megatron's description of a stack, and the small matrices beside its large ones."""
+
+    lora: LoraConfig = LoraConfig()
+
+
+class LowRankColumns(ColumnParallelLinear):
+    """A matrix cut along its outputs with LoRA's two beside it: A is the same on every rank, B is cut as the matrix."""
+
+    def __init__(self, input_size: int, output_size: int, *, config: StackConfig, **rest: Any) -> None:
+        super().__init__(input_size, output_size, config=config, **rest)
+        self.scale = config.lora.scale
+        self.lora_a = torch.nn.Parameter(torch.zeros(config.lora.rank, input_size))
+        self.lora_b = _cut_along(0, torch.zeros(self.output_size_per_partition, config.lora.rank))
+
+    def forward(self, input_SBH: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output, bias = super().forward(input_SBH, *args, **kwargs)
+        inner_SBK = F.linear(input_SBH, _met_by_part(self.lora_a, self.sequence_parallel))
+        # Every rank's outputs ask something of the inner tokens: what they ask is summed on the way back.
+        if self.sequence_parallel:
+            inner_SBK = gather_from_sequence_parallel_region(inner_SBK, tensor_parallel_output_grad=True)
+        else:
+            inner_SBK = copy_to_tensor_model_parallel_region(inner_SBK)
+        return output + self.scale * F.linear(inner_SBK, self.lora_b), bias
+
+
+class LowRankRows(RowParallelLinear):
+    """A matrix cut along its inputs with LoRA's two beside it: A is cut as the matrix, B is the same on every rank."""
+
+    def __init__(self, input_size: int, output_size: int, *, config: StackConfig, **rest: Any) -> None:
+        super().__init__(input_size, output_size, config=config, **rest)
+        self.scale = config.lora.scale
+        self.lora_a = _cut_along(1, torch.zeros(config.lora.rank, self.input_size_per_partition))
+        self.lora_b = torch.nn.Parameter(torch.zeros(output_size, config.lora.rank))
+
+    def forward(self, input_SBH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output, bias = super().forward(input_SBH)
+        part_SBK = F.linear(input_SBH, self.lora_a)
+        together = (
+            reduce_scatter_to_sequence_parallel_region
+            if self.sequence_parallel
+            else reduce_from_tensor_model_parallel_region
+        )
+        lora_b = _met_by_part(self.lora_b, self.sequence_parallel)
+        return output + self.scale * F.linear(together(part_SBK), lora_b), bias
+
+
+def _cut_along(dim: int, values: torch.Tensor) -> torch.nn.Parameter:
+    """This rank's part of a parameter that tensor parallelism cuts along `dim`."""
+    param = torch.nn.Parameter(values)
+    set_tensor_model_parallel_attributes(param, is_parallel=True, dim=dim, stride=1)
+    return param
 
 
 class FusedDotProductAttention(torch.nn.Module):
@@ -126,44 +186,58 @@ def _residual(meets_part: bool) -> Callable[..., Callable[[OutputAndBias, torch.
     return slot
 
 
-def _self_attention() -> ModuleSpec:
+@dataclass(frozen=True)
+class Matrices:
+    """What the matrices of a layer are made of: its attention's, and its MLP's."""
+
+    columns: type[ColumnParallelLinear]
+    rows: type[RowParallelLinear]
+
+    @classmethod
+    def of(cls, lora: LoraConfig, kind: str) -> "Matrices":
+        """With LoRA's small ones beside them where the run has them at this kind."""
+        if lora.rank and kind in lora.matrices:
+            return cls(LowRankColumns, LowRankRows)
+        return cls(ColumnParallelLinear, RowParallelLinear)
+
+
+def _self_attention(matrices: Matrices) -> ModuleSpec:
     return ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.arbitrary},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=FusedDotProductAttention, linear_proj=RowParallelLinear
+            linear_qkv=matrices.columns, core_attention=FusedDotProductAttention, linear_proj=matrices.rows
         ),
     )
 
 
-def _cross_attention() -> ModuleSpec:
+def _cross_attention(matrices: Matrices) -> ModuleSpec:
     return ModuleSpec(
         module=SharedImageAttention,
         params={"attn_mask_type": AttnMaskType.arbitrary},
         submodules=CrossAttentionSubmodules(
-            linear_q=ColumnParallelLinear,
-            linear_kv=ColumnParallelLinear,
+            linear_q=matrices.columns,
+            linear_kv=matrices.columns,
             core_attention=FusedDotProductAttention,
-            linear_proj=RowParallelLinear,
+            linear_proj=matrices.rows,
         ),
     )
 
 
-def _layer_spec(with_images: bool, sequence_parallel: bool) -> ModuleSpec:
-    add = _residual(sequence_parallel)
+def _layer_spec(with_images: bool, config: StackConfig) -> ModuleSpec:
+    add = _residual(config.sequence_parallel)
+    attention, mlp = Matrices.of(config.lora, "attention"), Matrices.of(config.lora, "mlp")
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
             input_layernorm=Norm,
-            self_attention=_self_attention(),
+            self_attention=_self_attention(attention),
             self_attn_bda=add,
             pre_cross_attn_layernorm=Norm if with_images else IdentityOp,
-            cross_attention=_cross_attention() if with_images else IdentityOp,
+            cross_attention=_cross_attention(attention) if with_images else IdentityOp,
             cross_attn_bda=add if with_images else IdentityFuncOp,
             pre_mlp_layernorm=Norm,
-            mlp=ModuleSpec(
-                module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-            ),
+            mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=mlp.columns, linear_fc2=mlp.rows)),
             mlp_bda=add,
         ),
     )
@@ -181,10 +255,13 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def stack_config(model: ModelConfig, parallel: ParallelConfig, stack: str, num_layers: int) -> TransformerConfig:
-    """megatron's description of `num_layers` layers of one of the stacks."""
+def stack_config(
+    model: ModelConfig, parallel: ParallelConfig, lora: LoraConfig, stack: str, num_layers: int
+) -> StackConfig:
+    """The description of `num_layers` layers of one of the stacks."""
     width = stack_widths(model)[stack]
-    return TransformerConfig(
+    return StackConfig(
+        lora=lora if stack in lora.stacks else LoraConfig(),
         num_layers=num_layers,
         hidden_size=width,
         num_attention_heads=width // model.head_size,
@@ -209,9 +286,9 @@ def stack_config(model: ModelConfig, parallel: ParallelConfig, stack: str, num_l
 class Stack(torch.nn.Module):
     """Pre-norm transformer layers (Xiong et al. 2020), their activations kept, or computed again where `recompute`."""
 
-    def __init__(self, config: TransformerConfig, layers: range, *, with_images: bool, recompute: bool) -> None:
+    def __init__(self, config: StackConfig, layers: range, *, with_images: bool, recompute: bool) -> None:
         super().__init__()
-        spec = _layer_spec(with_images, config.sequence_parallel)
+        spec = _layer_spec(with_images, config)
         # Named by their numbers in the whole stack, so that a weight has one name whichever stage holds it.
         self.layers = torch.nn.ModuleDict(
             {str(number): TransformerLayer(config, spec.submodules, layer_number=number + 1) for number in layers}
@@ -230,7 +307,8 @@ class Stack(torch.nn.Module):
     ) -> torch.Tensor:
         """[S, B, H] -> [S, B, H]. Masks are True where a query may look; None lets it look everywhere."""
         for layer in self.layers.values():
-            step = self._recomputed if self.recompute and torch.is_grad_enabled() else self._kept
+            recomputes = self.recompute and torch.is_grad_enabled() and _awaits_gradient(layer, hidden_SBH, images)
+            step = self._recomputed if recomputes else self._kept
             hidden_SBH = step(layer, hidden_SBH, mask_B1SS, images, images_mask_R11S)
         return hidden_SBH
 
@@ -255,12 +333,22 @@ class Stack(torch.nn.Module):
     ) -> torch.Tensor:
         # The image tokens go in as a tensor of their own: a reentrant checkpoint follows only those.
         tokens_SBH = None if images is None else images.tokens_SBH
+        if not hidden_SBH.requires_grad:
+            # And it runs backward only where one of them awaits a gradient: above frozen layers none would, and the
+            # weights of this layer would learn nothing. torch's other kind does not know weights that ZeRO-3 let go.
+            hidden_SBH = hidden_SBH.detach().requires_grad_()
 
         def again(hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
             context = None if images is None else ImageContext(tokens, images.row_image_R)
             return cls._kept(layer, hidden, mask, context, images_mask)
 
         return checkpoint(again, hidden_SBH, tokens_SBH, use_reentrant=True, preserve_rng_state=False)
+
+
+def _awaits_gradient(layer: TransformerLayer, hidden_SBH: torch.Tensor, images: ImageContext | None) -> bool:
+    """Whether anything of a layer takes part in the backward pass; else there is nothing to compute again for."""
+    comes_in = [hidden_SBH] if images is None else [hidden_SBH, images.tokens_SBH]
+    return any(tensor.requires_grad for tensor in (*comes_in, *layer.parameters()))
 
 
 def token_embedding(vocab_size: int, width: int, config: TransformerConfig) -> VocabParallelEmbedding:

@@ -36,7 +36,8 @@ class VisionLanguageModel(torch.nn.Module):
         self.unit = sequence_unit(parallel)
         self.num_image_tokens = num_image_tokens(model, parallel)
         configs = {
-            stack: stack_config(model, parallel, stack, size) for stack, size in zip(STACKS, part.sizes, strict=True)
+            stack: stack_config(model, parallel, plan.finetune.lora, stack, size)
+            for stack, size in zip(STACKS, part.sizes, strict=True)
         }
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
         self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from mmtrain.config.tuning import LORA_A, LORA_B
 from mmtrain.parallel.slices import Slice
 
 FULL = 1.0  # a norm's first weight
@@ -30,20 +31,26 @@ def initialize(
 
     Matrices, embeddings, positions and [CLS]: normal with `std`; matrices that write to the residual stream smaller by
     the root of twice the stack's depth (Radford et al. 2019; `depths` are the layers of each whole stack); norms 1;
-    biases 0; the temperature as it stands.
+    biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0, so that they begin with no effect.
     """
     for name, param in model.named_parameters():
         if name.endswith("log_temperature"):
             continue
         if "norm" in name and name.endswith("weight"):
             param.data.fill_(FULL)
-        elif name.endswith("bias"):
+        elif name.endswith(("bias", LORA_B)):
             param.data.zero_()
         else:
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
-            param.data.copy_(whole[place.index] * std * _scale(name, depths))
+            spread = _spread_of_lora(whole) if name.endswith(LORA_A) else std * _scale(name, depths)
+            param.data.copy_(whole[place.index] * spread)
+
+
+def _spread_of_lora(whole_KH: torch.Tensor) -> float:
+    """Standard deviation of a first A: that of the uniform one that LoRA's authors draw (loralib)."""
+    return 1 / math.sqrt(3 * whole_KH.shape[1])
 
 
 def _scale(name: str, depths: Mapping[str, int]) -> float:
