@@ -38,7 +38,7 @@ from mmtrain.parallel.grid import Grid
 from mmtrain.parallel.groups import Groups, start
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.slices import Slice
-from mmtrain.planner.memory import choose_gather, with_gather
+from mmtrain.planner.memory import choose_gather, what_moves, with_gather
 from mmtrain.planner.stages import stage_layers
 
 LOG = logging.getLogger("mmtrain.engine")
@@ -149,6 +149,8 @@ def build_engine(
     `received` says which signal to end this rank has got, 0 for none.
     """
     plan = decide_gather(plan, place, num_pieces)
+    if plan.finetune.frozen and place.groups.rank == 0:
+        LOG.info("%s", what_moves(plan, padded_vocab_size(num_pieces)))
     model, slices = build_model(plan, place, num_pieces)
     begin_from_source(plan, model, slices, says_so=place.groups.rank == 0)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from mmtrain.config.depth import Part
-from mmtrain.config.schema import ModelConfig, RunConfig
+from mmtrain.config.schema import ModelConfig, ParallelConfig, RunConfig
 from mmtrain.config.shapes import (
     data_parallel_size,
     inner_width,
@@ -24,6 +24,7 @@ from mmtrain.planner.parameters import largest_use, moving_parameters, stage_par
 from mmtrain.planner.stages import stage_layers
 
 FLOAT32 = 4  # bytes
+NUM_MOMENTS = 2  # that AdamW keeps of each element
 TYPE_BYTES = {"fp32": 4, "bf16": 2}
 PREFETCHED = 2**24  # elements that DeepSpeed may gather ahead of their use; the engine tells it so
 REDUCED_TOGETHER = 2**24  # elements of the buffer in which it puts gradients together
@@ -127,6 +128,18 @@ def with_gather(config: RunConfig, mode: str) -> RunConfig:
     return config.model_copy(update={"zero": config.zero.model_copy(update={"gather": mode})})
 
 
+def what_moves(config: RunConfig, vocab_size: int) -> str:
+    """How many of the whole model's parameters the optimizer moves, and what it keeps of them, in a sentence."""
+    whole, alone = Part.whole(config.model), config.model_copy(update={"parallel": ParallelConfig()})
+    num_params = stage_parameters(config.model, whole, vocab_size, 1, config.finetune.lora)
+    num_moving = moving_parameters(alone, whole, vocab_size)
+    moments, of_all = (in_units(count * FLOAT32 * NUM_MOMENTS) for count in (num_moving, num_params))
+    return (
+        f"{num_moving:,} of {num_params:,} parameters move: {moments} of moments, where all would have {of_all}; "
+        "the others stay as they came"
+    )
+
+
 def in_units(num_bytes: float) -> str:
     """Bytes as people read them, in powers of 1024."""
     for unit in ("B", "KiB", "MiB"):
@@ -189,7 +202,7 @@ def _states(config: RunConfig, num_params: int, num_moving: int, at_once: int, d
         weights=whole,
         gathered=0,
         gradients=num_moving * sum_bytes,
-        optimizer=own_moving * FLOAT32 * (2 + separate_masters),
+        optimizer=own_moving * FLOAT32 * (NUM_MOMENTS + separate_masters),
         buffers=0,
         activations=0,
         packets=0,
