@@ -11,7 +11,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import Norm, Stack, spread
+from mmtrain.model.layers import Norm, spread
+from mmtrain.model.stack import Stack
 
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 

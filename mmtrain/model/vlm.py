@@ -10,9 +10,10 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import num_image_tokens, sequence_unit
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
-from mmtrain.model.layers import gathered, stack_config
+from mmtrain.model.layers import gathered
 from mmtrain.model.packet import Flow, PacketShape
 from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
+from mmtrain.model.stack import stack_config
 from mmtrain.model.text import TextTower
 from mmtrain.model.vision import VisionTower
 from mmtrain.records import Features

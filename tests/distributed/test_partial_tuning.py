@@ -105,27 +105,23 @@ class Nowhere:
         assert state == {}
 
 
-def found_on_a_rank(runs: dict[str, Run], folder: str) -> tuple[Any, Any]:
-    """The runs; then, on one start of processes, what a run with LoRA saved, and what another layout took up of it."""
+def found_on_a_rank(runs: dict[str, Run], folder: str) -> tuple[Any, dict[str, Any]]:
+    """The runs, and on the same processes what a run with LoRA saved, and what another layout took up of it."""
     from megatron.core import parallel_state
 
+    source = tiny_plan(seed=5).model_copy(update={"run_dir": Path(folder) / "source"})
+    writer, reader = (
+        run.plan.model_copy(update={"run_dir": Path(folder) / "tuned"})
+        for run in (
+            run_of(DP2, UPPER, model={"init_from": source.run_dir}),
+            run_of(PP2, UPPER, parallel=VISION_ALONE),
+        )
+    )
+    # Runs without stages come first: see tests.distributed.test_pipeline.
+    told = {"source": _goes(source, 0, 1), "saved": _goes(writer, 0, 2)}
     trained = trained_on_a_rank(runs)
-    if not folder:
-        return trained, None
     parallel_state.destroy_model_parallel()
-    return trained, saved_and_taken_up(Path(folder))
-
-
-def saved_and_taken_up(folder: Path) -> dict[str, Any]:
-    """Of a run of other first weights: what it is tuned from, what was saved and taken up, and the next losses."""
-    source = tiny_plan(seed=5, model=RECOMPUTED).model_copy(update={"run_dir": folder / "source"})
-    writer = run_of(DP2, UPPER, model={"init_from": folder / "source"}).plan
-    reader = run_of(PP2, UPPER, parallel=VISION_ALONE).plan
-    found: dict[str, Any] = {"source": _goes(source, 0, 1)["held"]}
-    tuned = {"run_dir": folder / "tuned"}
-    found["saved"] = _goes(writer.model_copy(update=tuned), 0, 2)
-    found["taken up"] = _goes(reader.model_copy(update=tuned), 2, 2)
-    return found
+    return trained, told | {"taken up": _goes(reader, 2, 2)}
 
 
 def _goes(plan: Any, num_done: int, num_steps: int) -> dict[str, Any]:
@@ -226,7 +222,7 @@ def test_a_layout_takes_up_the_small_matrices_and_the_frozen_weights_that_anothe
 def test_a_checkpoint_keeps_moments_of_the_small_matrices_alone_and_frozen_weights_as_they_came(
     on_two: tuple[Found, list[Any]],
 ) -> None:
-    saved, source = whole(on_two[1], "saved"), put_together(told["source"] for told in on_two[1])
+    saved, source = whole(on_two[1], "saved"), whole(on_two[1], "source")
     weights = {name for name in saved if "/" not in name}
     moments = {name.partition("/")[2] for name in saved if "/" in name}
     assert moments == {name for name in weights if is_low_rank(name)}
