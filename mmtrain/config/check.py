@@ -43,7 +43,11 @@ def find_faults(config: RunConfig, world_size: int, num_pieces: int | None = Non
 
     `num_pieces` of the tokenizer, once it has been read, bring the vocabulary into the check.
     """
-    return [*find_faults_without_data(config, world_size, num_pieces), *_data_faults(config)]
+    return [
+        *find_faults_without_data(config, world_size, num_pieces),
+        *_beginning_faults(config),
+        *_data_faults(config),
+    ]
 
 
 def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int | None = None) -> list[str]:
@@ -131,6 +135,16 @@ def _tuning_faults(config: RunConfig) -> list[str]:
             "finetune lets only the fusion stack move, which loss.itc alone does not reach; let a tower move as well"
         ]
     return []
+
+
+def _beginning_faults(config: RunConfig) -> list[str]:
+    if not config.finetune.frozen or config.model.init_from is not None:
+        return []
+    knob = "finetune.lora.rank" if config.finetune.lora.rank else "finetune.freeze"
+    return [
+        f"{knob} keeps weights as they came, but model.init_from is not given, so they would stay as they were drawn; "
+        "name a run or an export to begin with"
+    ]
 
 
 def _schedule_faults(config: RunConfig) -> list[str]:

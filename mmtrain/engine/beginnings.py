@@ -76,7 +76,7 @@ def _begin_from_run(plan: RunConfig, model: StageModel, slices: dict[str, Slice]
 def _place_on_grid(theirs_SH: torch.Tensor, own: torch.nn.Parameter, plan: RunConfig, *, says_so: bool) -> None:
     """Take the positions of a source's grid of patches, for another size of images read off between them."""
     side = plan.model.image_size // plan.model.patch_size
-    num_first = plan.model.vision_class_token
+    num_first = int(plan.model.vision_class_token)
     own.data.copy_(positions_on_grid(theirs_SH, num_first, side, side))
     their_side = math.isqrt(len(theirs_SH) - num_first)
     if says_so and their_side != side:
