@@ -21,7 +21,7 @@ INHERITED = ("train", "heldout")  # places of data, where the run names no other
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    return begin(_parser().parse_args(argv), finetune)
+    return begin(_parser().parse_intermixed_args(argv), finetune)
 
 
 def _parser() -> argparse.ArgumentParser:
