@@ -18,7 +18,7 @@ class Door(NamedTuple):
 
 DOORS = {
     "pretrain": Door("mmtrain.pretrain", "train a model with the joint loss on image-caption shards"),
-    "finetune": Door("mmtrain.finetune", "train a pretrained model for captioning or retrieval"),
+    "finetune": Door("mmtrain.finetune", "train a pretrained model for captioning, questions or retrieval"),
     "plan": Door("mmtrain.plan", "check a layout and say what each rank would hold and do, without starting anything"),
     "preflight": Door("mmtrain.preflight", "ask before a cluster job trains: is the run as asked, is every node fit"),
     "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),

@@ -17,7 +17,12 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
-from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning, VLBertForImageTextRetrieval
+from mmtrain.hf import (
+    VLBertConfig,
+    VLBertForImageCaptioning,
+    VLBertForImageTextRetrieval,
+    VLBertForVisualQuestionAnswering,
+)
 from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.names import in_run, shapes
 from mmtrain.hf.processing import processor_of
@@ -30,7 +35,7 @@ HELD_BYTES = 64 * 2**20  # of weights between the checkpoint and the file; a lar
 
 
 # By task.name: the class that an export says it is for; the others load from it too.
-MADE_FOR = {"retrieval": VLBertForImageTextRetrieval}
+MADE_FOR = {"retrieval": VLBertForImageTextRetrieval, "vqa": VLBertForVisualQuestionAnswering}
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) ->
         bos_token_id=tokenizer.cls_id,
         eos_token_id=tokenizer.sep_id,
         mask_token_id=tokenizer.mask_id,
+        answers=list(plan.task.answers) if plan.task.answering == "choose" else None,
         architectures=[MADE_FOR.get(plan.task.name, VLBertForImageCaptioning).__name__],
         dtype=str(dtype).removeprefix("torch."),
     )

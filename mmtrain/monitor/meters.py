@@ -141,7 +141,8 @@ def _progress() -> Progress:
 
 def _line(row: Row) -> str:
     """The numbers of a step that one looks at while it runs."""
-    losses = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in LOSSES if row[name] is not None)
+    named = [name for name in row if name.startswith("loss") and row[name] is not None]
+    losses = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in named)
     temperature = "" if row["temperature"] is None else f"  T {row['temperature']:.4f}"
     mfu = "" if row["mfu"] is None else f" ({row['mfu']:.1%} of peak)"
     return (
