@@ -28,7 +28,7 @@ def asked_in(content: bytes) -> list[dict[str, Any]]:
     """The questions in a sample's KEY.json; none where it holds none, or is no JSON, which others will say."""
     try:
         said = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     questions = said.get("questions") if isinstance(said, dict) else None
     return [one for one in questions if isinstance(one, dict)] if isinstance(questions, list) else []

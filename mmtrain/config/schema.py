@@ -150,8 +150,8 @@ class LossConfig(Frozen):
 
     @property
     def compares(self) -> bool:
-        """Whether the towers' features are asked for: ITM draws its negatives by similarity, as ITC does."""
-        return self.itc > 0 or self.of_itm > 0
+        """Whether whole texts are read both ways, and compared: ITM draws its negatives by similarity, as ITC does."""
+        return self.itc > 0 or self.of_itm > 0 or self.answer > 0
 
 
 class ItcConfig(Frozen):

@@ -13,6 +13,7 @@ from mmtrain.checkpoint.folders import folder_of
 from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.config.load import dump_config
+from mmtrain.config.presets import PRESETS
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
@@ -93,10 +94,18 @@ def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) ->
         bos_token_id=tokenizer.cls_id,
         eos_token_id=tokenizer.sep_id,
         mask_token_id=tokenizer.mask_id,
+        answer_tokens=_answer_tokens(plan),
         answers=list(plan.task.answers) if plan.task.answering == "choose" else None,
         architectures=[MADE_FOR.get(plan.task.name, VLBertForImageCaptioning).__name__],
         dtype=str(dtype).removeprefix("torch."),
     )
+
+
+def _answer_tokens(plan: RunConfig) -> int:
+    """What a question leaves for its answer: as the run did, or as a run that answers would."""
+    asks = plan.task.name == "vqa" and plan.task.max_new_tokens
+    room = plan.task.max_new_tokens if asks else PRESETS["vqa"]["task"]["max_new_tokens"]
+    return min(room, plan.model.max_text_length - 1)
 
 
 def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:

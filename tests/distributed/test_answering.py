@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmtrain.config.schema import ItcConfig
+from mmtrain.hf.generating import generation_config_of
 from tests.comparison import put_together
 from tests.distributed.written import NUM_ANSWERS, NUM_SAMPLES, Pieces, answered_on_a_rank, asked_batches, asked_plan
 from tests.helpers import VOCAB_SIZE, run_ranks
@@ -57,6 +58,15 @@ def test_the_ranked_answer_is_the_likeliest_of_the_shortlist_by_the_twins_logits
         first = sorted(range(NUM_ANSWERS), key=lambda number: -scores[number][1])[:3]
         best = max(first, key=lambda number: scores[number][0])
         assert alone[0]["rank"][place] == str(best)
+
+
+def test_the_written_answer_is_the_twins(alone: Any) -> None:
+    twin = twin_of(alone[1], chooses=False)
+    twin.generation_config = generation_config_of(twin.config, range(5))
+    for place, pixels, ids, length in questions():
+        written = twin.generate(pixel_values=pixels, input_ids=torch.tensor([ids[:length]]), max_new_tokens=4)
+        said = [token for token in written[0, length:].tolist() if token not in (Pieces.sep_id, Pieces.pad_id)]
+        assert alone[0]["write"][place] == Pieces().decode(said)
 
 
 @torch.no_grad()

@@ -86,9 +86,7 @@ def test_a_run_that_chooses_goes_on_exactly_also_when_the_list_is_gone(
     ended = finetune(exported, *words)
     assert ended.code == 0 and "going on after step 2" in ended.said, ended.said
     for name in ("loss", "loss_answer", "grad_norm"):
-        assert [row[name] for row in rows(cut) if "loss" in row] == [
-            row[name] for row in rows(chooser) if "loss" in row
-        ]
+        assert [row.get(name) for row in rows(cut)] == [row.get(name) for row in rows(chooser)]
     assert scores_of(cut) == scores_of(chooser)
     lent.write_text("yes\nno\n")
     ended = finetune(exported, *words)
