@@ -38,7 +38,8 @@ def sample_of(pick: Pick, image: bytes) -> Sample:
     # What an earlier build said of the source stays; the table tells from which shard a sample was cut.
     facts = {"source": record.source, "original_size": record.original_size} | (record.facts or {})
     facts["image_id"] = record.image_id
-    facts |= {"caption_id": name_of_caption(caption) for caption in pick.captions[:1]}
+    if pick.captions:
+        facts["caption_id"] = name_of_caption(pick.captions[0])
     facts["size"] = record.size
     if len(pick.captions) > 1:
         facts["captions"] = pick.captions

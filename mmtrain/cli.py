@@ -22,6 +22,7 @@ DOORS = {
     "plan": Door("mmtrain.plan", "check a layout and say what each rank would hold and do, without starting anything"),
     "preflight": Door("mmtrain.preflight", "ask before a cluster job trains: is the run as asked, is every node fit"),
     "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),
+    "compare": Door("mmtrain.compare", "put the held-out scores of runs side by side"),
     "generate": Door("mmtrain.generate", "write captions of images with a run or an export"),
     "reshard": Door("mmtrain.reshard", "say what a checkpoint holds, verify it, or write it anew as one file"),
     "export": Door("mmtrain.export", "write a checkpoint as a Hugging Face folder"),

@@ -27,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmtrain finetune", description="Train a pretrained model for one task.")
     parser.add_argument("--task", choices=sorted(PRESETS), help="what to learn: the same as task.name=...")
+    parser.add_argument(
+        "--from-random",
+        action="store_true",
+        help="take shape, tokenizer and data of model.init_from and none of its weights: what is pretraining worth?",
+    )
     return add_words(parser)
 
 
@@ -39,6 +44,8 @@ def finetune(words: argparse.Namespace, launch: Launch, signals: Signals) -> int
     # A run goes on also when what it began with is gone: its own folder says the same by then.
     sources = [folder for folder in (plan.model.init_from, plan.run_dir) if folder and _written_config(folder)]
     under = _inherited(sources[0]) if plan.model.init_from and sources else {}
+    if words.from_random:
+        overrides.append("model.init_from=null")
     return train_as_told(words.config, overrides, allowed_changes(words), launch, signals, under=under)
 
 
