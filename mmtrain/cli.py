@@ -24,6 +24,7 @@ DOORS = {
     "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),
     "compare": Door("mmtrain.compare", "put the held-out scores of runs side by side"),
     "generate": Door("mmtrain.generate", "write captions of images with a run or an export"),
+    "search": Door("mmtrain.search", "find pictures by words with a run or an export"),
     "reshard": Door("mmtrain.reshard", "say what a checkpoint holds, verify it, or write it anew as one file"),
     "export": Door("mmtrain.export", "write a checkpoint as a Hugging Face folder"),
 }
