@@ -67,6 +67,16 @@ class StepReport:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What was said about one held-out sample, beside the truth, for the eye."""
+
+    sample: int  # number of the held-out sample
+    truth: str  # a caption, or a question with its answer
+    said: str
+    is_right: bool | None  # None where nobody can tell
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """What an evaluation found; shares are fractions of 1."""
 
@@ -74,3 +84,4 @@ class EvalReport:
     retrieved: tuple[int, ...]  # for each of the first held-out images, the held-out caption nearest to it
     # By the evaluation's name: what was answered, row by row as the public servers take it.
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    shown: tuple[Shown, ...] = ()  # of the first held-out images

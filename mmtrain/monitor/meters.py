@@ -104,13 +104,15 @@ class Meters:
         return row
 
     def record_evaluation(self, step: int, report: EvalReport) -> None:
-        """A row for each evaluation of `report`, its answers, and the sheet of what the first images retrieve."""
+        """A row for each evaluation of `report`, its answers, and sheets of the first images with them."""
         for name, scores in report.scores.items():
             self.record_scores(step, name, scores)
         for name, rows in report.answers.items():
             self._log.keep_answers(name, rows)
         if self._sheet and report.retrieved:
             self._sheet.draw(step, report.retrieved)
+        if self._sheet and report.shown:
+            self._sheet.draw_answers(step, report.shown)
 
     def close(self) -> None:
         """Leave the terminal as it was; the log stays open."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.heldout import HeldOut
@@ -9,11 +10,12 @@ from mmtrain.engine.build import Place, build_evaluation, trims_texts
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.passes import Passes
 from mmtrain.parallel.collectives import gathered_lists, told_by_last
-from mmtrain.records import EvalReport
-from mmtrain.scores.vqa import vqa_scores
+from mmtrain.records import EvalReport, Shown
+from mmtrain.scores.vqa import commonest, vqa_accuracy, vqa_scores
 from mmtrain.tasks.answering import build_answerer
 
 NAME = "vqa"
+MOSTLY_RIGHT = 0.5  # accuracy of an answer from which on a picture of it is framed as right
 
 
 class QuestionAnswering:
@@ -38,7 +40,18 @@ class VqaScorer:
         answers = self._answers(passes)
         names = [self.heldout.question_name(number) for number in range(len(answers))]
         rows = [{"question_id": name, "answer": answer} for name, answer in zip(names, answers, strict=True)]
-        return replace(report, scores=report.scores | self._scores(answers), answers={NAME: rows})
+        scores = report.scores | self._scores(answers)
+        return replace(report, scores=scores, answers={NAME: rows}, shown=self._shown(answers))
+
+    def _shown(self, answers: Sequence[str]) -> tuple[Shown, ...]:
+        """The first questions with their answers."""
+        asked = zip(self.heldout.questions, answers, strict=True)
+        return tuple(
+            Shown(number, f"{question.text} {commonest([question.answers])}", answer,
+                  vqa_accuracy(answer, question.answers) >= MOSTLY_RIGHT)
+            if question.answers else Shown(number, question.text, answer, None)
+            for number, (question, answer) in enumerate(islice(asked, self.plan.eval.num_pictures))
+        )  # fmt: skip
 
     def _answers(self, passes: Passes) -> list[str]:
         """The answer to each held-out question in order, the same on every rank."""
