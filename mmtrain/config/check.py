@@ -123,6 +123,8 @@ def _task_faults(config: RunConfig) -> list[str]:
             "loss.answer asks for a choice among answers, which only task.name=vqa task.answering=choose offers; "
             "set loss.answer=0"
         )
+    if task.prompt and task.name != "caption":
+        faults.append(f"task.prompt is {task.prompt!r}, but task.name is {task.name}; only captions have one")
     if task.name != "vqa":
         return faults
     if task.answering != "write" and not task.answers:

@@ -287,6 +287,7 @@ class TaskConfig(Frozen):
     """What a run is for, and how its answers are found when they are scored."""
 
     name: Literal["pretrain", "caption", "vqa", "retrieval"] = "pretrain"  # presets what config/presets.py lists
+    prompt: str = ""  # words before every caption, which are given and not learned; of task.name=caption
     num_beams: Count = 1  # texts that are followed at once while one is written; 1 takes the likeliest token
     length_penalty: float = 1.0  # a text's score is the sum of log-probabilities over its length to this power
     no_repeat_ngram: Amount = 0  # no run of so many tokens is written twice; 0 lets it be

@@ -49,6 +49,7 @@ class HeldOut:
         seed: int,
         num_pairs: int,
         needs_images: bool = True,
+        prompt: str = "",
         asking: Asking | None = None,
     ) -> None:
         access = Access(data)
@@ -57,7 +58,7 @@ class HeldOut:
         self.tokenizer = tokenizer
         look = Look(model.image_size, is_needed=needs_images)
         self._reader = SampleReader(
-            self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share, asking=asking
+            self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share, prompt=prompt, asking=asking
         )
         self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
         self._tally = FaultTally(KNOB, data.max_bad_share)

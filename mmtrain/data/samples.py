@@ -86,11 +86,15 @@ class SampleReader:
     image_of: np.ndarray | None = None  # the sample whose image goes with each caption; None: its own
     caption_of: Callable[[int], str] | None = None  # the caption of a sample; None: as it is stored
     draws_captions: bool = False  # of a sample with several captions each epoch another; else the first
+    prompt: str = ""  # words before every caption, which no loss asks for
     asking: Asking | None = None  # a question of the sample takes the caption's place, each epoch another
     _draws: Draws = field(init=False)
+    _prompt_length: int = field(init=False)  # tokens, [CLS] among them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_draws", Draws(self.seed))
+        prompt = self.tokenizer.encode(self.prompt, self.max_text_length)
+        object.__setattr__(self, "_prompt_length", len(prompt) - 1)  # it has no [SEP]: the caption goes on
 
     def read(self, sample: int, epoch: int = 0, question: Question | None = None) -> Sample | BadSample:
         """The sample as it is in `epoch`, or why it cannot be used; with `question` that is asked of it."""
@@ -122,8 +126,9 @@ class SampleReader:
 
     def _captioned(self, sample: int, epoch: int, found: dict[str, Content | None], said: dict) -> tuple[str, Sample]:
         caption, caption_id = self._caption(sample, epoch, found, said)
-        tokens, draws_2 = self._tokens(caption, sample, epoch), self._negatives(sample, epoch)
-        return caption or "", Sample(None, *tokens, None, caption_id, draws_2)
+        begun = caption if caption is None or not self.prompt else f"{self.prompt} {caption}"
+        tokens, draws_2 = self._tokens(begun, sample, epoch), self._negatives(sample, epoch)
+        return caption or "", Sample(None, *tokens, None, caption_id, draws_2, self._prompt_length)
 
     def _negatives(self, sample: int, epoch: int) -> np.ndarray:
         return self._draws.at(Purpose.NEGATIVES, epoch, self.first + sample).random(2)

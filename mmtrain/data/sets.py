@@ -115,6 +115,7 @@ class SetReader:
         mask_share: float,
         shuffle_pairs: bool = False,
         draws_captions: bool = False,
+        prompt: str = "",
         asking: Asking | None = None,
     ) -> None:
         self._sets = sets
@@ -130,6 +131,7 @@ class SetReader:
                 first=sets.start(number),
                 image_of=_broken_pairs(part, seed) if shuffle_pairs else None,
                 draws_captions=draws_captions,
+                prompt=prompt,
                 asking=asking,
             )
             for number, part in enumerate(sets.parts)

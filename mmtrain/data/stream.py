@@ -37,9 +37,9 @@ class Stream:
     """Endless global batches of data.train; DataError for a set, tokenizer or share of bad samples that cannot be used.
 
     `tokenizer` spares opening what the caller has open; `trim` False gives every text `max_text_length`. Without
-    `needs_images` nothing is decoded: images_BCHW is [B, 3, 0, 0], and all else is the same. With `asking` questions
-    take the captions' place. With data.num_workers > 0 images_BCHW lies in memory that readers use again once the last
-    tensor over it is dropped.
+    `needs_images` nothing is decoded: images_BCHW is [B, 3, 0, 0], and all else is the same. Captions begin with
+    `prompt`; with `asking` questions take their place. With data.num_workers > 0 images_BCHW lies in memory that
+    readers use again once the last tensor over it is dropped.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Stream:
         trim: bool = True,
         needs_images: bool = True,
         tokenizer: AnyTokenizer | None = None,
+        prompt: str = "",
         asking: Asking | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
@@ -82,6 +83,7 @@ class Stream:
             mask_share=mlm.mask_share,
             shuffle_pairs=data.shuffle_pairs,
             draws_captions=data.caption == "any",
+            prompt=prompt,
             asking=asking,
         )
         self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)

@@ -62,10 +62,7 @@ def caption_files(
 
 def captions_of(model: VLBertForImageCaptioning, pictures: Sequence[Picture], **how: Any) -> list[str]:
     """One caption a picture."""
-    if not pictures:
-        return []
-    written = model.generate(model.pixels_of(pictures), **how)
-    return [words.strip() for words in model.needed_processor().batch_decode(written, skip_special_tokens=True)]
+    return model.generate(list(pictures), **how) if pictures else []
 
 
 def seed_draws(seed: int) -> None:

@@ -94,6 +94,7 @@ def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) ->
         bos_token_id=tokenizer.cls_id,
         eos_token_id=tokenizer.sep_id,
         mask_token_id=tokenizer.mask_id,
+        caption_prompt=plan.task.prompt,
         answer_tokens=_answer_tokens(plan),
         answers=list(plan.task.answers) if plan.task.answering == "choose" else None,
         architectures=[MADE_FOR.get(plan.task.name, VLBertForImageCaptioning).__name__],

@@ -68,6 +68,7 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         trim=trims_texts(plan),
         needs_images=grid.coord(launch.rank).pp == 0,
         tokenizer=tokenizer,
+        prompt=plan.task.prompt,
         asking=Asking.of(plan.task),
     )
 
@@ -85,6 +86,7 @@ def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldO
         seed=plan.seed,
         num_pairs=plan.eval.num_pairs,
         needs_images=grid.coord(launch.rank).pp == 0,
+        prompt=plan.task.prompt,
         asking=Asking.of(plan.task),
     )
 

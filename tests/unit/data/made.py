@@ -95,6 +95,7 @@ def open_stream(
     seed: int = 3,
     trim: bool = True,
     needs_images: bool = True,
+    prompt: str = "",
     asking: Asking | None = None,
     **data: object,
 ) -> Stream:
@@ -103,5 +104,5 @@ def open_stream(
     config = DataConfig(train=train, tokenizer=tokenizer, **({"num_workers": 0} | data))
     sizes = TrainConfig(global_batch_size=16, micro_batch_size=4)
     ranks = {"dp": dp, "dp_rank": dp_rank}
-    look = {"trim": trim, "needs_images": needs_images}
-    return Stream(config, MODEL, sizes, MlmConfig(), seed=seed, asking=asking, **look, **ranks)
+    how = {"trim": trim, "needs_images": needs_images, "prompt": prompt, "asking": asking}
+    return Stream(config, MODEL, sizes, MlmConfig(), seed=seed, **how, **ranks)
