@@ -57,6 +57,7 @@ def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int
         *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
         *_tuning_faults(config),
+        *_task_faults(config),
         *_schedule_faults(config),
         *_survival_faults(config.survival),
     ]
@@ -104,7 +105,7 @@ def _tower_faults(model: ModelConfig) -> list[str]:
 def _objective_faults(config: RunConfig) -> list[str]:
     loss, pool_size, micro_batch_size = config.loss, config.itm.pool_size, config.train.micro_batch_size
     faults = []
-    if loss.mlm == loss.itc == loss.of_itm == loss.of_lm == 0:
+    if loss.mlm == loss.itc == loss.of_itm == loss.of_lm == loss.answer == 0:
         faults.append("loss.mlm, loss.itc and loss.vlp are all 0, so there is nothing to learn; give one a weight")
     if loss.mlm > 0 and config.mlm.mask_share == 0:
         faults.append("mlm.mask_share is 0, so loss.mlm has no tokens; set loss.mlm=0 or a share such as 0.15")
@@ -121,7 +122,7 @@ def _objective_faults(config: RunConfig) -> list[str]:
 
 def _tuning_faults(config: RunConfig) -> list[str]:
     finetune, loss = config.finetune, config.loss
-    only_compares = loss.mlm == loss.of_itm == loss.of_lm == 0
+    only_compares = loss.mlm == loss.of_itm == loss.of_lm == loss.answer == 0
     if not finetune.lora.rank and finetune.lora.beside:
         return [
             "finetune.lora.beside names what moves beside LoRA's matrices, but finetune.lora.rank is 0; give a rank"
@@ -145,6 +146,32 @@ def _beginning_faults(config: RunConfig) -> list[str]:
         f"{knob} keeps weights as they came, but model.init_from is not given, so they would stay as they were drawn; "
         "name a run or an export to begin with"
     ]
+
+
+def _task_faults(config: RunConfig) -> list[str]:
+    task, faults = config.task, []
+    chooses = task.name == "vqa" and task.answering == "choose"
+    if config.loss.answer > 0 and not chooses:
+        faults.append(
+            "loss.answer asks for a choice among answers, which only task.name=vqa task.answering=choose offers; "
+            "set loss.answer=0"
+        )
+    if task.prompt and task.name != "caption":
+        faults.append(f"task.prompt is {task.prompt!r}, but task.name is {task.name}; only captions have one")
+    if task.name != "vqa":
+        return faults
+    if task.answering != "write" and not task.answers:
+        faults.append(
+            f"task.answering is {task.answering}, but task.answers is not given; name a file with an answer a line "
+            "(`mmdata answers` makes one)"
+        )
+    room, length = task.max_new_tokens or 0, config.model.max_text_length
+    if not chooses and not 2 <= room <= length - MIN_TEXT_LENGTH:
+        faults.append(
+            f"task.max_new_tokens is {task.max_new_tokens}: a question and its answer share model.max_text_length "
+            f"({length}) tokens, and [SEP] is one of an answer's; wanted from 2 to {length - MIN_TEXT_LENGTH}"
+        )
+    return faults
 
 
 def _schedule_faults(config: RunConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -9,7 +10,7 @@ from mmtrain.checkpoint.beginning import RunSource, is_run
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
-from mmtrain.config.tuning import is_low_rank
+from mmtrain.config.tuning import HEADS, is_low_rank
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.model.chunks import StageModel
 from mmtrain.model.vision import positions_on_grid
@@ -30,11 +31,27 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
         source = RunSource(folder) if is_run(folder) else open_source(folder, plan.model.init_towers)
     except (SourceError, CheckpointError) as error:
         raise ConfigError([str(error)]) from None
-    faults = source.faults(plan.model, tokenizer.sha256)
+    faults = [*source.faults(plan.model, tokenizer.sha256), *_answer_faults(plan, source.answers)]
     if isinstance(source, RunSource):
         faults += source.lora_faults(plan.finetune.lora)
+    if plan.loss.answer > 0 and not source.answers and HEADS in plan.finetune.frozen:
+        faults.append(
+            f"model.init_from ({folder}) has no head for answers, and finetune keeps the heads as they are, so one that "
+            "was drawn would never learn; set finetune.lora.beside=heads, or do not freeze heads"
+        )
     if faults:
         raise ConfigError(faults)
+
+
+def _answer_faults(plan: RunConfig, theirs: Sequence[str]) -> list[str]:
+    """Whether both choose among answers, and not the same ones: then a head would mean something else."""
+    if plan.task.answering != "choose" or not theirs or tuple(theirs) == plan.task.answers:
+        return []
+    return [
+        f"task.answers are {len(plan.task.answers)} answers, and not the {len(theirs)} that model.init_from "
+        f"({plan.model.init_from}) chooses from, in the same order; give its own list, or begin with a run or an "
+        "export that has no head for answers"
+    ]
 
 
 def begin_from_source(plan: RunConfig, model: StageModel, slices: dict[str, Slice], *, says_so: bool) -> None:
