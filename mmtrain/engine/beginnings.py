@@ -36,8 +36,8 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
         faults += source.lora_faults(plan.finetune.lora)
     if plan.loss.answer > 0 and not source.answers and HEADS in plan.finetune.frozen:
         faults.append(
-            f"model.init_from ({folder}) has no head for answers, and finetune keeps the heads as they are, so one that "
-            "was drawn would never learn; set finetune.lora.beside=heads, or do not freeze heads"
+            f"model.init_from ({folder}) has no head for answers, and finetune keeps heads as they come: one that was "
+            "drawn would never learn; set finetune.lora.beside=heads, or do not freeze heads"
         )
     if faults:
         raise ConfigError(faults)
