@@ -1,37 +1,35 @@
 """Memory of the host in which the tensors of a save stand still while the run goes on."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from mmtrain.parallel.slices import Slice
 
+Parts = Sequence[tuple[Slice, torch.Tensor]]
+
 
 class Staging:
-    """One buffer that all copies of a save fit into, made once: fresh memory costs more than the copy."""
+    """A tensor for each rectangle of a save, made once: fresh memory costs more than the copy.
+
+    Each has a storage of its own. Of a tensor that is only a part of a storage the writer makes another copy.
+    """
 
     def __init__(self) -> None:
-        self._buffer: torch.Tensor | None = None
+        self._copies: dict[Slice, torch.Tensor] = {}
 
-    def reserve(self, parts: Sequence[tuple[Slice, torch.Tensor]]) -> None:
+    def reserve(self, parts: Parts) -> None:
         """Make room for the copies of `parts` now, so that the first save need not."""
-        numel = sum(math.prod(place.shape) for place, _ in parts)
-        if self._buffer is None or self._buffer.numel() < numel:
-            is_on_gpu = any(values.is_cuda for _, values in parts)
-            # Written to once: until then the system has only promised these pages.
-            self._buffer = torch.empty(numel, pin_memory=is_on_gpu).fill_(0.0)
+        for place, values in parts:
+            assert values.dtype == torch.float32, f"{place.name} is {values.dtype}, not float32"
+            if place not in self._copies:
+                # Written to once: until then the system has only promised these pages.
+                self._copies[place] = torch.empty(place.shape, pin_memory=values.is_cuda).fill_(0.0)
 
-    def copies(self, parts: Sequence[tuple[Slice, torch.Tensor]]) -> list[tuple[Slice, torch.Tensor]]:
+    def copies(self, parts: Parts) -> list[tuple[Slice, torch.Tensor]]:
         """The same float32 rectangles on the host, which nobody changes until the next call."""
         self.reserve(parts)
-        sizes = [math.prod(place.shape) for place, _ in parts]
-        is_on_gpu = any(values.is_cuda for _, values in parts)
-        pieces = self._buffer[: sum(sizes)].split(sizes)
-        copied = []
-        for (place, values), piece in zip(parts, pieces, strict=True):
-            assert values.dtype == torch.float32, f"{place.name} is {values.dtype}, not float32"
-            copied.append((place, piece.view(place.shape).copy_(values, non_blocking=is_on_gpu)))
-        if is_on_gpu:
+        copied = [(place, self._copies[place].copy_(values, non_blocking=values.is_cuda)) for place, values in parts]
+        if any(values.is_cuda for _, values in parts):
             torch.cuda.synchronize()
         return copied
