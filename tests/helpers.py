@@ -65,7 +65,6 @@ def run_ranks(
         context.Process(
             target=_rank,
             args=(function, args, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, answers),
-            daemon=True,
         )
         for rank in range(world_size)
     ]

@@ -1,5 +1,8 @@
 """Memory of the host in which the tensors of a save stand still while the run goes on."""
 
+import math
+import mmap
+import os
 from collections.abc import Sequence
 
 import torch
@@ -7,29 +10,34 @@ import torch
 from mmtrain.parallel.slices import Slice
 
 Parts = Sequence[tuple[Slice, torch.Tensor]]
+FLOAT_BYTES = 4
 
 
 class Staging:
-    """A tensor for each rectangle of a save, made once: fresh memory costs more than the copy.
+    """Memory that processes see too which were forked off before it was filled; it has no name, and goes with the last.
 
-    Each has a storage of its own. Of a tensor that is only a part of a storage the writer makes another copy.
+    Made once for all saves of a run: fresh memory costs more than the copy.
     """
 
     def __init__(self) -> None:
-        self._copies: dict[Slice, torch.Tensor] = {}
+        self._file = os.memfd_create("checkpoint")
+        self._places: list[Slice] = []
+        self._copies: list[torch.Tensor] = []
 
-    def reserve(self, parts: Parts) -> None:
-        """Make room for the copies of `parts` now, so that the first save need not."""
-        for place, values in parts:
-            assert values.dtype == torch.float32, f"{place.name} is {values.dtype}, not float32"
-            if place not in self._copies:
-                # Written to once: until then the system has only promised these pages.
-                self._copies[place] = torch.empty(place.shape, pin_memory=values.is_cuda).fill_(0.0)
+    def reserve(self, places: Sequence[Slice]) -> None:
+        """Make room for float32 copies of these rectangles, where there is none yet."""
+        if list(places) == self._places:
+            return
+        sizes = [math.prod(place.shape) for place in places]
+        os.ftruncate(self._file, max(1, sum(sizes)) * FLOAT_BYTES)
+        memory, start, self._places, self._copies = mmap.mmap(self._file, 0), 0, list(places), []
+        for place, size in zip(places, sizes, strict=True):
+            # A storage of its own each: of a tensor that is only a part of one, torch's writer makes another copy.
+            flat = torch.frombuffer(memory, dtype=torch.float32, count=size, offset=start) if size else torch.empty(0)
+            self._copies.append(flat.view(place.shape))
+            start += size * FLOAT_BYTES
 
-    def copies(self, parts: Parts) -> list[tuple[Slice, torch.Tensor]]:
-        """The same float32 rectangles on the host, which nobody changes until the next call."""
-        self.reserve(parts)
-        copied = [(place, self._copies[place].copy_(values, non_blocking=values.is_cuda)) for place, values in parts]
-        if any(values.is_cuda for _, values in parts):
-            torch.cuda.synchronize()
-        return copied
+    @property
+    def parts(self) -> list[tuple[Slice, torch.Tensor]]:
+        """The rectangles as they were last copied."""
+        return list(zip(self._places, self._copies, strict=True))

@@ -1,6 +1,8 @@
 """Which device this rank computes on and in which precision: the only place that asks the hardware."""
 
 import os
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -56,3 +58,21 @@ def synchronize(device: torch.device) -> None:
     """Wait for what was launched on `device`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class Aside:
+    """Copies to the host beside what the device computes; they see all that was launched before this was made."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
+        self._stream = None if device is None else torch.cuda.Stream(device)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def copy(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Copy the first of each pair to the second, and wait until all stand."""
+        with torch.no_grad(), nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            for own, copy in pairs:
+                copy.copy_(own, non_blocking=True)
+        if self._stream is not None:
+            self._stream.synchronize()

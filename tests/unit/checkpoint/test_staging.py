@@ -1,34 +1,47 @@
-"""Copies that a save is written from: they stand still, are made once, and the writer need not copy them again."""
+"""Copies that a save is written from: made once, and the writer need not copy them again."""
 
-import torch
+import os
 
 from mmtrain.checkpoint.staging import Staging
 from mmtrain.parallel.slices import Slice
 
-
-def parts_of(values: torch.Tensor) -> list[tuple[Slice, torch.Tensor]]:
-    """Two rectangles of one tensor, cut out of one storage as an engine's states are."""
-    top, bottom = values[:2], values[2:]
-    return [
-        (Slice("weight", (5, 3), (0, 0), (2, 3)), top),
-        (Slice("weight", (5, 3), (2, 0), (3, 3)), bottom),
-    ]
+PLACES = [
+    Slice("weight", (5, 3), (0, 0), (2, 3)),
+    Slice("weight", (5, 3), (2, 0), (3, 3)),
+    Slice("empty", (0,), (0,), (0,)),
+]
 
 
-def test_copies_stay_as_they_were_when_the_run_goes_on() -> None:
-    values = torch.arange(15.0).view(5, 3)
-    copies = Staging().copies(parts_of(values))
-    values.add_(100)
-    assert torch.equal(torch.cat([copy for _, copy in copies]), torch.arange(15.0).view(5, 3))
+def reserved() -> Staging:
+    staging = Staging()
+    staging.reserve(PLACES)
+    return staging
 
 
 def test_each_copy_is_the_whole_of_its_storage_so_that_the_writer_need_not_copy_it_again() -> None:
-    for _, copy in Staging().copies(parts_of(torch.zeros(5, 3))):
-        assert copy.untyped_storage().nbytes() == copy.nbytes
+    for place, copy in reserved().parts:
+        assert copy.shape == place.shape and copy.untyped_storage().nbytes() == copy.nbytes
 
 
 def test_a_later_save_reuses_the_memory_of_the_first() -> None:
+    staging = reserved()
+    first = [copy.data_ptr() for _, copy in staging.parts]
+    staging.reserve(PLACES)
+    assert first == [copy.data_ptr() for _, copy in staging.parts]
+
+
+def test_a_process_forked_off_before_there_was_any_room_sees_the_copies() -> None:
     staging = Staging()
-    staging.reserve(parts_of(torch.zeros(5, 3)))
-    first = [copy.data_ptr() for _, copy in staging.copies(parts_of(torch.zeros(5, 3)))]
-    assert first == [copy.data_ptr() for _, copy in staging.copies(parts_of(torch.ones(5, 3)))]
+    starts_out, starts_in = os.pipe()
+    sums_out, sums_in = os.pipe()
+    if not (pid := os.fork()):
+        os.read(starts_out, 1)
+        staging.reserve(PLACES)
+        os.write(sums_in, str(sum(float(copy.sum()) for _, copy in staging.parts)).encode())
+        os._exit(0)
+    staging.reserve(PLACES)
+    for _, copy in staging.parts:
+        copy.fill_(2.0)
+    os.write(starts_in, b"!")
+    assert os.read(sums_out, 64) == b"30.0"
+    os.waitpid(pid, 0)
