@@ -76,8 +76,8 @@ class ProcessWriter(ThreadWriter):
         self._ask(_lay_out, *self._laid_out)
 
     def take(self, parts: Parts) -> None:
-        pairs = [(own, copy) for (_, own), (_, copy) in zip(parts, self._staging.parts, strict=True)]
-        self._taken = self.run(Aside([own for own, _ in pairs]).copy, pairs)
+        tensors, copies = ([tensor for _, tensor in several] for several in (parts, self._staging.parts))
+        self._taken = self.run(Aside(tensors).copy, copies)
 
     def wait_until_taken(self) -> None:
         if self._taken is not None:

@@ -24,7 +24,7 @@ def plan_of(hidden_size: int, num_ranks: int, asynchronous: bool) -> Any:
     layers = {"vision_layers": 3, "text_layers": 3, "fusion_layers": 3}
     return tiny_plan(
         model={"hidden_size": hidden_size, "num_heads": 8, **layers},
-        train={"global_batch_size": 8 * num_ranks, "micro_batch_size": 8},
+        train={"global_batch_size": 4 * num_ranks, "micro_batch_size": 4},
         checkpoint={"asynchronous": asynchronous, "keep_last": 1},
         invariants={"first_steps": 0},
     )
