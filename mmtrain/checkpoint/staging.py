@@ -34,7 +34,8 @@ class Staging:
         for place, size in zip(places, sizes, strict=True):
             # A storage of its own each: of a tensor that is only a part of one, torch's writer makes another copy.
             flat = torch.frombuffer(memory, dtype=torch.float32, count=size, offset=start) if size else torch.empty(0)
-            self._copies.append(flat.view(place.shape))
+            # Written to once: until then the system has only promised these pages.
+            self._copies.append(flat.view(place.shape).fill_(0.0))
             start += size * FLOAT_BYTES
 
     @property
