@@ -27,7 +27,7 @@ COMMANDS = {
     "build": Command("make shards of your images and captions", "build_command"),
     "merge": Command("pack what the parts of a build prepared", "build_command"),
     "synth": Command("draw a compositional set of scenes", "commands"),
-    "tokenizer": Command("train a tokenizer on captions", "commands"),
+    "tokenizer": Command("train a tokenizer on captions and questions", "commands"),
     "inspect": Command("show what shards hold", "commands"),
     "index": Command("index shards of other tools", "commands"),
     "verify": Command("find damage in shards", "commands"),

@@ -12,7 +12,7 @@ from data_tools.page import write_page
 from data_tools.report import survey_shards, survey_table, write_sheet
 from data_tools.scenes import SceneRules
 from data_tools.synthetic import SynthSettings, synthesize
-from data_tools.tokenizer import read_captions, train_tokenizer
+from data_tools.tokenizer import read_texts, train_tokenizer
 from data_tools.verify import MANIFEST_NAME, verify_shards
 from mmtrain.data.index import DataError, find_shards
 
@@ -60,12 +60,12 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def tokenizer(arguments: argparse.Namespace) -> int:
-    """Train a tokenizer on the captions of shards."""
-    captions = list(read_captions(find_shards(arguments.shards, "SHARDS")))
-    if not captions:
+    """Train a tokenizer on the captions, questions and answers of shards."""
+    texts = list(read_texts(find_shards(arguments.shards, "SHARDS")))
+    if not texts:
         raise DataError(f"no sample of {' '.join(arguments.shards)} has a caption (KEY.txt) to train on")
-    trained = train_tokenizer(captions, arguments.out, arguments.vocab_size)
-    say(f"{arguments.out}: {trained.num_pieces} pieces, trained on {len(captions)} captions")
+    trained = train_tokenizer(texts, arguments.out, arguments.vocab_size)
+    say(f"{arguments.out}: {trained.num_pieces} pieces, trained on {len(texts)} texts")
     return 0
 
 

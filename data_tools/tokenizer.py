@@ -1,6 +1,7 @@
-"""`mmdata tokenizer`: trains the sentencepiece model that a run reads its captions with."""
+"""`mmdata tokenizer`: trains the sentencepiece model that a run reads its captions and questions with."""
 
 import io
+import json
 import re
 import tempfile
 from collections import Counter
@@ -104,11 +105,26 @@ def _settings() -> dict[str, object]:
     }
 
 
-def read_captions(shards: Sequence[Path]) -> Iterator[str]:
-    """The captions of the shards in order; samples without one are passed over."""
+def read_texts(shards: Sequence[Path]) -> Iterator[str]:
+    """What is written in the shards, sample by sample: the caption, then questions and answers where there are any."""
     for shard in shards:
         for parts in open_index(shard).parts:
-            if "txt" in parts:
-                caption = read_part(shard, parts["txt"]).decode("utf-8", "replace").strip()
-                if caption:
-                    yield caption
+            found = [read_part(shard, parts["txt"]).decode("utf-8", "replace")] if "txt" in parts else []
+            if "json" in parts:
+                found += _asked(read_part(shard, parts["json"]))
+            yield from filter(None, map(str.strip, found))
+
+
+def _asked(content: bytes) -> list[str]:
+    """Questions of a sample and what was answered, an answer that several people gave as often."""
+    try:
+        said = json.loads(content)
+    except ValueError:
+        return []  # whoever reads the sample itself will name it
+    questions = said.get("questions") if isinstance(said, dict) else None
+    found: list[object] = []
+    for asked in questions if isinstance(questions, list) else ():
+        if isinstance(asked, dict):
+            answers = asked.get("answers") or [asked.get("answer")]
+            found += [asked.get("question"), *(answers if isinstance(answers, list) else ())]
+    return [text for text in found if isinstance(text, str)]

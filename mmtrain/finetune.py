@@ -7,28 +7,21 @@ torchrun --nproc-per-node 4 -m mmtrain.finetune --config configs/finetune/retrie
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmtrain.config.load import ConfigError, load_config, read_config
 from mmtrain.config.presets import PRESETS
-from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, read_launch
+from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.signals import Signals
-from mmtrain.pretrain import REFUSALS, add_words, allowed_changes, pretrain
+from mmtrain.training import add_words, allowed_changes, begin, train_as_told
 
 INHERITED = ("train", "heldout")  # places of data, where the run names no others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    words = _parser().parse_args(argv)
-    launch = read_launch()
-    hush_expected_warnings()
-    start_logging(rank=launch.rank)
-    signals = Signals()
-    return in_one_sentence(partial(finetune, words, launch, signals), launch, REFUSALS, signals)
+    return begin(_parser().parse_args(argv), finetune)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +39,7 @@ def finetune(words: argparse.Namespace, launch: Launch, signals: Signals) -> int
     # A run goes on also when what it began with is gone: its own folder says the same by then.
     sources = [folder for folder in (plan.model.init_from, plan.run_dir) if folder and _written_config(folder)]
     under = _inherited(sources[0]) if plan.model.init_from and sources else {}
-    return pretrain(words.config, overrides, allowed_changes(words), launch, signals, under=under)
+    return train_as_told(words.config, overrides, allowed_changes(words), launch, signals, under=under)
 
 
 def _inherited(source: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def main() -> None:
     print(f"asynchronous save  {stall:8.3f} s stall beyond the median step of {median:.3f} s; the worst {worst:.3f} s")
     print(f"                   {max(copies):8.3f} s of it at most within the call that copies")
     print(
-        f"stall / synchronous save: {stall / synchronous:.1%}, worst {worst / synchronous:.1%}  (wanted: at most 10 %)"
+        f"stall / synchronous save: {stall / synchronous:.1%}, worst {worst / synchronous:.1%}  (asked: at most 10 %)"
     )
 
 

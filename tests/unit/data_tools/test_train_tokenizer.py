@@ -1,13 +1,16 @@
 """`mmdata tokenizer`: pieces, names at their ids, the same bytes twice."""
 
+import json
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from data_tools.captions import draw_wording, say
 from data_tools.scenes import SceneRules, draw_scene
-from data_tools.tokenizer import SPACE, seed_pieces, train_tokenizer
+from data_tools.tokenizer import SPACE, read_texts, seed_pieces, train_tokenizer
 from mmtrain.data.index import DataError
+from tests.unit.data.made import write_tar
 
 
 def captions(count: int) -> list[str]:
@@ -56,3 +59,18 @@ def test_a_vocabulary_too_small_for_the_characters_names_the_least_that_works(tm
         train_tokenizer(captions(300), tmp_path / "a.model", 10)
     least = int(str(caught.value).split(" are ")[1].split(";")[0])
     assert train_tokenizer(captions(300), tmp_path / "a.model", least).num_pieces == least
+
+
+def test_questions_and_answers_of_the_shards_are_texts_to_train_on(tmp_path: Path) -> None:
+    one = {"question": "what is it?", "answers": ["a dog", "dog"], "answer": "dog"}
+    said = {"questions": [one, {"question": "where?", "answer": "here"}, {"question": "how many?"}, "no question"]}
+    shard = write_tar(
+        tmp_path / "a.tar",
+        {
+            "k0": {"txt": b"a dog \n", "json": json.dumps(said).encode()},
+            "k1": {"txt": b"a cat", "json": b"[1]"},
+            "k2": {"txt": b" ", "json": b"{"},
+        },
+    )
+    wanted = ["a dog", "what is it?", "a dog", "dog", "where?", "here", "how many?", "a cat"]
+    assert list(read_texts([shard])) == wanted
