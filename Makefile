@@ -24,11 +24,12 @@ DEMO_RUN := runs/demo
 # The tests of slurm/, inside a private machine with an emulated cluster; where that cannot be, it says why.
 ON_CLUSTER = @if why=$$(python -m tests.slurm.cluster check); then python -m tests.slurm.cluster run
 
-.PHONY: help env demo test test-long test-slurm test-slurm-long lint clean
+.PHONY: help env demo downstream test test-long test-slurm test-slurm-long lint clean
 
 help:
 	@echo "make env        the environment .venv"
 	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores, an export"
+	@echo "make downstream after it: captions, questions and retrieval, from the demo's weights and from random ones"
 	@echo "make test       lint and the tests, without the long ones"
 	@echo "make test-long  every test"
 	@echo "make test-slurm       the tests of slurm/ on a Slurm with emulated nodes (as root, on Debian)"
@@ -56,6 +57,20 @@ demo: env
 	deepspeed --quiet --num_accelerators 2 mmtrain/pretrain.py --config configs/pretrain/tiny.yaml run_dir=$(DEMO_RUN)
 	mmtrain export $(DEMO_RUN)
 	mmtrain evaluate $(DEMO_RUN) --captions
+
+# Each task from the demo's weights, and for as many steps from random ones.
+DOWNSTREAM := runs/downstream
+FINETUNE := deepspeed --quiet --num_accelerators 2 mmtrain/finetune.py model.init_from=$(DEMO_RUN)
+HEADLINES := vqa_accuracy cider_d caption_things_right caption_all_right "*recall_at_1"
+
+downstream: env
+	@test -e $(DEMO_RUN)/checkpoints/latest || { echo "$(DEMO_RUN) holds no checkpoint; first: make demo" >&2; exit 2; }
+	rm -rf $(DOWNSTREAM)
+	for task in caption vqa retrieval; do \
+		$(FINETUNE) --config configs/finetune/$$task.yaml run_dir=$(DOWNSTREAM)/pretrained/$$task || exit; \
+		$(FINETUNE) --config configs/finetune/$$task.yaml run_dir=$(DOWNSTREAM)/random/$$task --from-random || exit; \
+	done
+	mmtrain compare $(DOWNSTREAM)/pretrained $(DOWNSTREAM)/random --scores $(HEADLINES) --json $(DOWNSTREAM)/table.jsonl
 
 # What spawns ranks of its own gets the machine to itself; the rest shares its cores.
 ALONE := tests/distributed tests/doors tests/gpu

@@ -89,7 +89,7 @@ class Assembly:
         """Have the shard just handed out packed, unless a build before this one did."""
         number = self._selection.num_shards - 1
         for pick in picks:
-            self._survey.enter(pick.record.extension, pick.record.size, pick.captions[0])
+            self._survey.enter(pick.record.extension, pick.record.size, pick.captions)
         path, entry = shard_path(self._folder, SPLIT, number), self._workshop.read_entry(number)
         if entry and path.exists() and path.stat().st_size == entry.bytes and index_path(path).exists():
             return

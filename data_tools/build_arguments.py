@@ -30,6 +30,7 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--caption-column", default="caption", help="of captions, also in a .json (%(default)s)")
     group.add_argument("--keep-columns", nargs="+", default=[], metavar="COLUMN", help="go on into KEY.json")
     group.add_argument("--image-root", metavar="PLACE", help="folder or address that image names are seen from")
+    group.add_argument("--split", nargs="+", default=[], metavar="NAME", help="wanted of a file of Karpathy's kind")
     group.add_argument("--group", action="store_true", help="rows of one image become one sample with all captions")
     group.add_argument(
         "--vqa", nargs="+", action="append", default=[], metavar="FILE",
@@ -133,7 +134,7 @@ def source_options_of(arguments: argparse.Namespace) -> SourceOptions:
             raise DataError(f"--vqa got {len(files)} files; wanted questions and their annotations; repeat it for more")
     questions = tuple((files[0], files[1] if len(files) > 1 else None) for files in arguments.vqa)
     columns = Columns(arguments.image_column, arguments.caption_column, tuple(arguments.keep_columns))
-    return SourceOptions(columns, arguments.image_root, questions, arguments.group)
+    return SourceOptions(columns, arguments.image_root, questions, tuple(arguments.split), arguments.group)
 
 
 def fetch_rules_of(arguments: argparse.Namespace) -> FetchRules:

@@ -28,6 +28,7 @@ COMMANDS = {
     "merge": Command("pack what the parts of a build prepared", "build_command"),
     "synth": Command("draw a compositional set of scenes", "commands"),
     "tokenizer": Command("train a tokenizer on captions and questions", "commands"),
+    "answers": Command("list the answers that a model is to choose from", "commands"),
     "inspect": Command("show what shards hold", "commands"),
     "index": Command("index shards of other tools", "commands"),
     "verify": Command("find damage in shards", "commands"),

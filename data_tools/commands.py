@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from data_tools.answers import common_answers
 from data_tools.arguments import add_processes, natural, say, whole
 from data_tools.foreign import index_shards
 from data_tools.page import write_page
@@ -14,7 +15,7 @@ from data_tools.scenes import SceneRules
 from data_tools.synthetic import SynthSettings, synthesize
 from data_tools.tokenizer import read_texts, train_tokenizer
 from data_tools.verify import MANIFEST_NAME, verify_shards
-from mmtrain.data.index import DataError, find_shards
+from mmtrain.data.index import DataError, find_shards, write_whole
 
 DAMAGED = 1  # exit code of `verify` and `index`: something is wrong with the shards
 SHARDS_HELP = "folders of shards, tar files or patterns"
@@ -66,6 +67,28 @@ def tokenizer(arguments: argparse.Namespace) -> int:
         raise DataError(f"no sample of {' '.join(arguments.shards)} has a caption (KEY.txt) to train on")
     trained = train_tokenizer(texts, arguments.out, arguments.vocab_size)
     say(f"{arguments.out}: {trained.num_pieces} pieces, trained on {len(texts)} texts")
+    return 0
+
+
+def answers_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mmdata answers`."""
+    parser.add_argument("shards", nargs="+", metavar="SHARDS", help=SHARDS_HELP)
+    parser.add_argument("--out", type=Path, required=True, help="the file to write, an answer a line")
+    parser.add_argument("--min-count", type=whole, default=9, help="questions that must have the answer (%(default)s)")
+    parser.add_argument("--most", type=whole, help="answers, the commonest (all)")
+
+
+def answers(arguments: argparse.Namespace) -> int:
+    """List the answers that the questions of shards have most often."""
+    shards = find_shards(arguments.shards, "SHARDS")
+    found, share = common_answers(shards, min_count=arguments.min_count, most=arguments.most)
+    if not found:
+        raise DataError(
+            f"{' '.join(arguments.shards)} hold no answer to --min-count ({arguments.min_count}) questions; lower it, "
+            "or name shards with questions in KEY.json"
+        )
+    write_whole(arguments.out, "".join(f"{answer}\n" for answer in found).encode())
+    say(f"{arguments.out}: {len(found)} answers, right for {share:.1%} of the questions")
     return 0
 
 

@@ -19,6 +19,7 @@ from data_tools.workshop import Workshop
 MAX_TEXT_BYTES = 1 << 20  # of a file with a caption
 MAX_FACTS_BYTES = 16 << 20  # of a .json
 MAX_FACT_DEPTH = 16  # lists and objects in each other
+NO_CAPTION = "missing caption"
 WAITING_PER_THREAD = 4
 
 
@@ -64,7 +65,7 @@ def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
 
 def read_captions(captions: Sequence[str | Place], rules: CaptionRules, fetch_rules: FetchRules) -> tuple[str, ...]:
     """Those of the captions that may stay, cleaned; Unusable, with the first one's fault, where none may."""
-    fault = Unusable("missing caption")
+    fault = Unusable(NO_CAPTION)
     kept, first = [], True
     for given in captions:
         try:
@@ -99,12 +100,22 @@ def _gather(row: Row, how: Preparation) -> Gathered | Unusable:
         if row.fault:
             raise Unusable(row.fault, row.detail)
         facts = _facts(row, how.fetch)
-        captions = read_captions((*row.captions, *_further_captions(row, facts)), how.captions, how.fetch)
+        captions = _captions(row, facts, how)
         if row.image is None:
             raise Unusable("missing image")
         return Gathered(captions, facts, fetch(row.image, how.fetch))  # last, for it costs most
     except Unusable as error:
         return error
+
+
+def _captions(row: Row, facts: dict[str, Any] | None, how: Preparation) -> tuple[str, ...]:
+    """Those that may stay; an image about which questions are asked needs none."""
+    try:
+        return read_captions((*row.captions, *_further_captions(row, facts)), how.captions, how.fetch)
+    except Unusable as fault:
+        if fault.reason != NO_CAPTION or not (facts and facts.get("questions")):
+            raise
+        return ()
 
 
 def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: BinaryIO) -> Record:
@@ -135,7 +146,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
 def _clean(text: str) -> str:
     caption = clean_text(text)
     if not caption:
-        raise Unusable("missing caption")
+        raise Unusable(NO_CAPTION)
     try:
         caption.encode()
     except UnicodeEncodeError as error:

@@ -30,18 +30,20 @@ def pack_shard(task: ShardTask, folder: Path, work: Path) -> int:
 
 
 def sample_of(pick: Pick, image: bytes) -> Sample:
-    """The files of one sample: the image, KEY.txt with the first caption, KEY.json with ids, source and sizes."""
-    record, caption = pick.record, pick.captions[0].encode()
+    """The files of one sample: the image, KEY.txt with the first caption, KEY.json with ids, source and sizes.
+
+    Where there is no caption, neither is a KEY.txt.
+    """
+    record, text = pick.record, [("txt", caption.encode()) for caption in pick.captions[:1]]
     # What an earlier build said of the source stays; the table tells from which shard a sample was cut.
     facts = {"source": record.source, "original_size": record.original_size} | (record.facts or {})
-    facts |= {
-        "image_id": record.image_id,
-        "caption_id": name_of_caption(pick.captions[0]),
-        "size": record.size,
-    }
+    facts["image_id"] = record.image_id
+    if pick.captions:
+        facts["caption_id"] = name_of_caption(pick.captions[0])
+    facts["size"] = record.size
     if len(pick.captions) > 1:
         facts["captions"] = pick.captions
-    return Sample(pick.key, {record.extension: image, "txt": caption, "json": json.dumps(facts).encode()})
+    return Sample(pick.key, {record.extension: image, **dict(text), "json": json.dumps(facts).encode()})
 
 
 def _samples(task: ShardTask, workshop: Workshop) -> Iterator[Sample]:

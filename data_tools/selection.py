@@ -29,7 +29,7 @@ class Pick:
     key: str
     chunk: int  # that holds the image
     record: Record
-    captions: tuple[str, ...]  # the first one is the sample's text
+    captions: tuple[str, ...]  # the first one is the sample's text; none where only questions are asked of an image
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Selection:
         return record
 
     def _picks(self, chunk: int, record: Record) -> Iterator[Pick]:
-        if not self.rules.apart or len(record.captions) == 1:
+        if not self.rules.apart or len(record.captions) <= 1:
             yield Pick(record.key, chunk, record, record.captions)
             return
         for number, caption in enumerate(record.captions):
@@ -107,5 +107,5 @@ class Selection:
 def _tar_bytes(pick: Pick) -> int:
     """About what the sample takes in a tar; a pure function of what is known here."""
     lengths = [len(caption.encode()) for caption in pick.captions]
-    sizes = pick.record.num_bytes, lengths[0], JSON_BYTES + sum(lengths)
+    sizes = pick.record.num_bytes, sum(lengths[:1]), JSON_BYTES + sum(lengths)
     return sum(TAR_BLOCK_BYTES * (1 - (-size // TAR_BLOCK_BYTES)) for size in sizes)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from data_tools.coco import coco_rows
+from data_tools.coco import coco_rows, json_content
 from data_tools.fetch import FetchRules, fetch_file
 from data_tools.rows import SCHEME, Row, Url, faulty, locate
+from data_tools.splits import TOKEN_SUFFIX, flickr_rows, is_flickr_table, is_karpathy, karpathy_rows, token_rows
 from data_tools.tables import TABLE_SUFFIXES, Columns, table_rows
 from data_tools.tars import tar_rows
 from mmtrain.data.index import DataError, find_shards
@@ -27,6 +28,7 @@ class SourceOptions:
     columns: Columns = Columns()
     image_root: str | None = None  # folder or address that image names are seen from; None: where the table lies
     questions: tuple[tuple[str, str | None], ...] = ()  # VQA v2: files of questions, each with that of its annotations
+    splits: tuple[str, ...] = ()  # of files that give each image one, as Karpathy's
     group: bool = False  # rows that name the same image become one sample with several captions
 
 
@@ -52,10 +54,17 @@ def _rows_of(place: str, options: SourceOptions, downloads: Path | None) -> Iter
         return tar_rows(find_shards([place], "INPUT"), options.columns.caption)
     root = options.image_root or str(path.parent)
     if path.suffix.lower() == COCO_SUFFIX:
-        return coco_rows(path, root, options.questions)
+        content = json_content(path)
+        if is_karpathy(content):
+            return karpathy_rows(path, content, root, options.splits, options.questions)
+        return coco_rows(path, content, root, options.questions)
+    if path.suffix.lower() == TOKEN_SUFFIX:
+        return token_rows(path, root)
+    if path.suffix.lower() == ".csv" and is_flickr_table(path):
+        return flickr_rows(path, root, options.splits)
     if path.suffix.lower() in TABLE_SUFFIXES:
         return table_rows(path, options.columns, root)
-    known = ", ".join([*TABLE_SUFFIXES, f"{COCO_SUFFIX} (COCO captions)", ".tar"])
+    known = ", ".join([*TABLE_SUFFIXES, f"{COCO_SUFFIX} (COCO captions, Karpathy's splits)", TOKEN_SUFFIX, ".tar"])
     raise DataError(f"INPUT is {place!r}; wanted a folder of images or of shards, or a file that ends in {known}")
 
 

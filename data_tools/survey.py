@@ -3,6 +3,7 @@
 import hashlib
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -52,12 +53,13 @@ class Survey:
             "image_height": spread(heights),
         }
 
-    def enter(self, extension: str, size: tuple[int, int], caption: str) -> None:
-        """Count one sample of an image, a .txt and a .json."""
+    def enter(self, extension: str, size: tuple[int, int], captions: Sequence[str]) -> None:
+        """Count one sample of an image, a .txt with the first caption if there is any, and a .json."""
         self.num_samples += 1
-        self.extensions.update((extension, "txt", "json"))
+        self.extensions.update((extension, *["txt"] * bool(captions), "json"))
         self.image_sizes[size] += 1
-        self.enter_caption(caption)
+        for caption in captions[:1]:
+            self.enter_caption(caption)
 
     def enter_caption(self, caption: str) -> None:
         """Count one caption."""

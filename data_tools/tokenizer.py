@@ -1,7 +1,6 @@
 """`mmdata tokenizer`: trains the sentencepiece model that a run reads its captions and questions with."""
 
 import io
-import json
 import re
 import tempfile
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from data_tools.answers import asked_in, texts_of
 from mmtrain.data.index import DataError, open_index, read_part, write_whole
 from mmtrain.data.tokenizer import SPECIAL_PIECES, Tokenizer
 
@@ -111,20 +111,6 @@ def read_texts(shards: Sequence[Path]) -> Iterator[str]:
         for parts in open_index(shard).parts:
             found = [read_part(shard, parts["txt"]).decode("utf-8", "replace")] if "txt" in parts else []
             if "json" in parts:
-                found += _asked(read_part(shard, parts["json"]))
+                asked = asked_in(read_part(shard, parts["json"]))
+                found += [text for question in asked for text in texts_of(question)]
             yield from filter(None, map(str.strip, found))
-
-
-def _asked(content: bytes) -> list[str]:
-    """Questions of a sample and what was answered, an answer that several people gave as often."""
-    try:
-        said = json.loads(content)
-    except ValueError:
-        return []  # whoever reads the sample itself will name it
-    questions = said.get("questions") if isinstance(said, dict) else None
-    found: list[object] = []
-    for asked in questions if isinstance(questions, list) else ():
-        if isinstance(asked, dict):
-            answers = asked.get("answers") or [asked.get("answer")]
-            found += [asked.get("question"), *(answers if isinstance(answers, list) else ())]
-    return [text for text in found if isinstance(text, str)]

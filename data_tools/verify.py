@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from data_tools.answers import asked_in
 from data_tools.duplicates import SeenImages
 from data_tools.fetch import MAX_FILE_BYTES
 from data_tools.images import ImageRules, image_extension, prepare_image
@@ -186,7 +187,9 @@ def _check_image(
 
 def _text_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
     if "txt" not in parts:
-        yield "has no caption"
+        said = parts.get("json")
+        if said is None or said.size > MAX_FACTS_BYTES or not asked_in(read_part(index.path, said)):
+            yield "has no caption"
     elif parts["txt"].size > MAX_TEXT_BYTES:
         yield f"has a caption of {parts['txt'].size} bytes, at most {MAX_TEXT_BYTES}"
     elif not (caption := read_part(index.path, parts["txt"])).strip():

@@ -18,11 +18,13 @@ class Door(NamedTuple):
 
 DOORS = {
     "pretrain": Door("mmtrain.pretrain", "train a model with the joint loss on image-caption shards"),
-    "finetune": Door("mmtrain.finetune", "train a pretrained model for captioning or retrieval"),
+    "finetune": Door("mmtrain.finetune", "train a pretrained model for captioning, questions or retrieval"),
     "plan": Door("mmtrain.plan", "check a layout and say what each rank would hold and do, without starting anything"),
     "preflight": Door("mmtrain.preflight", "ask before a cluster job trains: is the run as asked, is every node fit"),
     "evaluate": Door("mmtrain.evaluate", "score a run on held-out pairs"),
+    "compare": Door("mmtrain.compare", "put the held-out scores of runs side by side"),
     "generate": Door("mmtrain.generate", "write captions of images with a run or an export"),
+    "search": Door("mmtrain.search", "find pictures by words with a run or an export"),
     "reshard": Door("mmtrain.reshard", "say what a checkpoint holds, verify it, or write it anew as one file"),
     "export": Door("mmtrain.export", "write a checkpoint as a Hugging Face folder"),
 }

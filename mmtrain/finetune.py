@@ -7,16 +7,13 @@ torchrun --nproc-per-node 4 -m mmtrain.finetune --config configs/finetune/retrie
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from mmtrain.config.load import ConfigError, load_config, read_config
+from mmtrain.config.inherited import laid_under
+from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.presets import PRESETS
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.signals import Signals
 from mmtrain.training import add_words, allowed_changes, begin, train_as_told
-
-INHERITED = ("train", "heldout")  # places of data, where the run names no others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmtrain finetune", description="Train a pretrained model for one task.")
     parser.add_argument("--task", choices=sorted(PRESETS), help="what to learn: the same as task.name=...")
+    parser.add_argument(
+        "--from-random",
+        action="store_true",
+        help="take shape, tokenizer and data of model.init_from and none of its weights: what is pretraining worth?",
+    )
     return add_words(parser)
 
 
@@ -36,25 +38,10 @@ def finetune(words: argparse.Namespace, launch: Launch, signals: Signals) -> int
     plan, _ = read_config(words.config, overrides)  # what is wrong with it is said with all the rest
     if plan.task.name not in PRESETS:
         raise ConfigError([f"no task is named; say --task {' | '.join(sorted(PRESETS))}, or task.name in the config"])
-    # A run goes on also when what it began with is gone: its own folder says the same by then.
-    sources = [folder for folder in (plan.model.init_from, plan.run_dir) if folder and _written_config(folder)]
-    under = _inherited(sources[0]) if plan.model.init_from and sources else {}
+    under = laid_under(plan)
+    if words.from_random:
+        overrides.append("model.init_from=null")
     return train_as_told(words.config, overrides, allowed_changes(words), launch, signals, under=under)
-
-
-def _inherited(source: Path) -> dict[str, Any]:
-    """Of a run or an export: the sections that a run which begins with it need not repeat."""
-    written = _written_config(source)
-    assert written is not None, f"{source} says nothing of how it was trained"
-    theirs = load_config(written, ()).model_dump(mode="json")
-    model = {name: value for name, value in theirs["model"].items() if name not in ("init_from", "init_towers")}
-    data = {name: theirs["data"][name] for name in INHERITED} | {"tokenizer": str(source / "tokenizer.model")}
-    return {"model": model, "data": data}
-
-
-def _written_config(folder: Path) -> Path | None:
-    """The config of a run or of an export; other folders have none."""
-    return next((path for name in ("config.yaml", "training.yaml") if (path := folder / name).exists()), None)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def _count(word: str) -> int:
 
 def generate(words: argparse.Namespace) -> int:
     """Caption every image; what cannot be read is named on stderr and passed over."""
-    from mmtrain.deploy.captions import caption_files, find_images, open_captioner, seed_draws
+    from mmtrain.deploy.captions import caption_files, open_captioner, seed_draws
+    from mmtrain.deploy.pictures import find_images
 
     paths = [path for word in words.images for path in find_images(word)]
     model = open_captioner(words.model)

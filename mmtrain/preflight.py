@@ -57,10 +57,12 @@ def _parser() -> argparse.ArgumentParser:
 def check_run(words: argparse.Namespace) -> int:
     """Print the run folder of a config that is fit for so many ranks; 2 and every fault where it is not."""
     from mmtrain.config.check import load_checked
-    from mmtrain.config.load import ConfigError
+    from mmtrain.config.inherited import laid_under
+    from mmtrain.config.load import ConfigError, read_config
 
     try:
-        print(load_checked(words.config, words.overrides, words.world).run_dir.absolute())
+        plan, _ = read_config(words.config, words.overrides)
+        print(load_checked(words.config, words.overrides, words.world, laid_under(plan)).run_dir.absolute())
     except ConfigError as refusal:
         print(f"mmtrain: {refusal}", file=sys.stderr)
         return UNFIT

@@ -1,7 +1,7 @@
 """The things that flow through the system. No behaviour beyond moving a batch to a device.
 
 Axes: B samples, C channels, H and W pixels, T text positions, R fusion rows, E shared embedding,
-V vocabulary, N picked tokens.
+V vocabulary, N picked tokens, A answers to choose from, K of them that are right.
 """
 
 from dataclasses import dataclass, field, fields
@@ -29,6 +29,8 @@ class Batch:
     caption_ids_B: "torch.Tensor"  # int64: equal for equal captions
     draws_B2: "torch.Tensor"  # float64 in [0, 1): picks the negative image and the negative text
     places_B: "torch.Tensor"  # int64: place in the order of the epochs, counted from the run's start
+    answer_ids_BK: "torch.Tensor"  # int64: numbers in task.answers of those that are right to some degree, else -1
+    answer_scores_BK: "torch.Tensor"  # float32 in [0, 1]: how right each is
 
     def to(self, device: "torch.device") -> "Batch":
         """The same batch on `device`."""
@@ -45,6 +47,7 @@ class Features(TypedDict, total=False):
     match_logits: dict[str, "torch.Tensor"]  # kind of row -> [B, 2]: apart, together
     token_logits: dict[str, "torch.Tensor"]  # kind of row -> [N, V / tp]
     token_labels: dict[str, "torch.Tensor"]  # kind of row -> int64 [N]
+    answer_logits_BA: "torch.Tensor"  # float32
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class StepReport:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What was said about one held-out sample, beside the truth, for the eye."""
+
+    sample: int  # number of the held-out sample
+    truth: str  # a caption, or a question with its answer
+    said: str
+    is_right: bool | None  # None where nobody can tell
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """What an evaluation found; shares are fractions of 1."""
 
@@ -71,3 +84,4 @@ class EvalReport:
     retrieved: tuple[int, ...]  # for each of the first held-out images, the held-out caption nearest to it
     # By the evaluation's name: what was answered, row by row as the public servers take it.
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    shown: tuple[Shown, ...] = ()  # of the first held-out images

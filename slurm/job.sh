@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # How a job starts on its nodes, leaves when it is told to, and comes back. The batch scripts read this file.
-# They set MMTRAIN, the checkout, before; MAX_RESTARTS, where they come back at all.
+# They set MMTRAIN, the checkout, before. What trains comes back, by these:
+: "${MAX_RESTARTS:=50}"   # of one job, whatever the reason
+: "${PREFLIGHT:=yes}"     # no: start without a look at the nodes
+: "${LEAVE_SECONDS:=60}"  # that nodes have once the first of them has ended; then they are ended
 . "$MMTRAIN/slurm/env.sh"
 restart=${SLURM_RESTART_COUNT:-0}  # Slurm leaves it unset the first time
 leaving=                           # why, once somebody has asked the job to leave
@@ -100,6 +103,31 @@ exclude_bad() {  # WHAT THE PREFLIGHT SAID: requeue without the nodes that it na
     [ -n "$bad" ] || note "bad node $first_node: it gave no verdict on the others"
     while read -r line; do note "$line"; done < <(grep '^bad node ' <<<"$1")
     requeue "the preflight failed" "${bad:-$first_node}"
+}
+
+train() {  # MODULE CONFIG KEY=VALUE...: check the run and the nodes, train, and end the job as the run says
+    local module=$1 config=${2:?a config is wanted: sbatch slurm/${script##*/} CONFIG key=value ...} world found fit before code
+    shift 2
+    meet
+    world=$((SLURM_NNODES * RANKS_PER_NODE))
+    trap 'ask_to_leave "the time limit or a preemption is near"' USR1
+    trap 'ask_to_leave "the job was told to end"' TERM
+
+    # A wrong config ends the job here, before anything is written.
+    RUN_DIR=$(ask python -m mmtrain.preflight run --config "$config" --world "$world" "$@") || exit $?
+    [ -n "${DRY_RUN:-}" ] || open_log
+
+    if [ "$PREFLIGHT" = yes ]; then
+        found=$(on_nodes -- preflight "$RUN_DIR") && fit=yes || fit=
+        echo "$found"
+        [ -n "$fit" ] || [ -n "$leaving" ] || exclude_bad "$found"
+    fi
+    [ -z "$leaving" ] || requeue "$leaving"
+
+    before=$(status attempt)
+    on_nodes --kill-on-bad-exit=0 --wait="$LEAVE_SECONDS" -- launch "$module" --config "$config" "$@" &
+    wait_for $! && code=0 || code=$?
+    [ -n "${DRY_RUN:-}" ] || settle "$code" "$before"
 }
 
 settle() {  # EXIT CODE, ATTEMPT OF THE STATUS BEFORE: end the job as the run says that it ended

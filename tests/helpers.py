@@ -93,6 +93,7 @@ def run_ranks(
 
 
 VOCAB_SIZE = 64
+NUM_ANSWERS = 5
 FIRST_WORD_ID = 5
 
 
@@ -119,6 +120,8 @@ def made_batch(places: range, *, image_size: int = 16, max_text_length: int = 12
         caption_ids_B=torch.tensor([place // 3 for place in places]),  # three neighbours share a caption id
         draws_B2=torch.stack(draws),
         places_B=torch.tensor(list(places)),
+        answer_ids_BK=torch.tensor([[place % NUM_ANSWERS, (place + 1) % NUM_ANSWERS, -1] for place in places]),
+        answer_scores_BK=torch.tensor([[1.0, 0.3, 0.0] for _ in places]),
     )
 
 
@@ -184,12 +187,13 @@ def global_batch_of(step: int, plan: Any, dp: int, dp_rank: int) -> list[Any]:
     return [made_batch(range(start, start + size), **shape) for start in starts]
 
 
-def train_steps(plan: Any, num_steps: int, place: Any = None) -> list[Any]:
-    """Reports of `num_steps` optimizer steps on the samples made by hand, from the first weights."""
+def train_steps(plan: Any, num_steps: int, place: Any = None, change: Callable[[Any], Any] | None = None) -> list[Any]:
+    """Reports of `num_steps` optimizer steps on the samples made by hand, or a change of them, from first weights."""
     from mmtrain.engine.build import build_engine, join
     from mmtrain.parallel.launch import read_launch
 
     place = place or join(plan, read_launch())
     engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
     grid, coord = place.groups.grid, place.groups.coord
-    return [engine.step(global_batch_of(step, plan, grid.dp, coord.dp)) for step in range(num_steps)]
+    batches = (global_batch_of(step, plan, grid.dp, coord.dp) for step in range(num_steps))
+    return [engine.step([change(batch) for batch in several] if change else several) for several in batches]

@@ -29,6 +29,12 @@ class RunSource:
         reader = checkpoint.FileSystemReader(self.folder / TENSORS)
         self._names = frozenset(reader.read_metadata().state_dict_metadata)
 
+    @property
+    def answers(self) -> list[str]:
+        """What its head chooses from; none where it has no such head."""
+        task: dict[str, Any] = self.manifest.config.get("task", {})
+        return task.get("answers", []) if task.get("answering") == "choose" else []
+
     def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
         """Why this model cannot begin with it, one sentence each, with the knob to turn."""
         theirs: dict[str, Any] = self.manifest.config["model"]

@@ -35,6 +35,7 @@ FREE = (  # knobs that mean the same run: where it is, on how many ranks, how fa
     "survival.*",
 )
 BLOCK = "train.micro_batch_size"
+MAX_SHOWN = 4  # entries of a list in a sentence
 
 
 class Changes:
@@ -97,7 +98,14 @@ def _config_changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterat
     for knob in sorted(was.keys() | now.keys()):
         before, after = was.get(knob, defaults.get(knob)), now.get(knob, defaults.get(knob))
         if before != after and not any(fnmatchcase(knob, free) for free in FREE):
-            yield knob, f"{before} -> {after}"
+            yield knob, f"{_short(before)} -> {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    """A value in a sentence; of a long list, such as answers, how long it is and how it begins."""
+    if not isinstance(value, list) or len(value) <= MAX_SHOWN:
+        return str(value)
+    return f"{len(value)} of {', '.join(map(str, value[:MAX_SHOWN]))}, ..."
 
 
 def _kinds(config: Mapping[str, Any]) -> list[tuple[float | None, str]]:

@@ -52,6 +52,7 @@ def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int
         *_shape_faults(config.model),
         *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
+        *_task_faults(config),
         *_schedule_faults(config),
         *_survival_faults(config.survival),
     ]
@@ -99,7 +100,7 @@ def _tower_faults(model: ModelConfig) -> list[str]:
 def _objective_faults(config: RunConfig) -> list[str]:
     loss, pool_size, micro_batch_size = config.loss, config.itm.pool_size, config.train.micro_batch_size
     faults = []
-    if loss.mlm == loss.itc == loss.of_itm == loss.of_lm == 0:
+    if loss.mlm == loss.itc == loss.of_itm == loss.of_lm == loss.answer == 0:
         faults.append("loss.mlm, loss.itc and loss.vlp are all 0, so there is nothing to learn; give one a weight")
     if loss.mlm > 0 and config.mlm.mask_share == 0:
         faults.append("mlm.mask_share is 0, so loss.mlm has no tokens; set loss.mlm=0 or a share such as 0.15")
@@ -110,6 +111,32 @@ def _objective_faults(config: RunConfig) -> list[str]:
         faults.append(
             f"itm.pool_size is {pool_size}, which does not divide train.micro_batch_size ({micro_batch_size}); "
             + (f"the nearest that does is {nearest}" if nearest >= MIN_POOL_SIZE else "raise train.micro_batch_size")
+        )
+    return faults
+
+
+def _task_faults(config: RunConfig) -> list[str]:
+    task, faults = config.task, []
+    chooses = task.name == "vqa" and task.answering == "choose"
+    if config.loss.answer > 0 and not chooses:
+        faults.append(
+            "loss.answer asks for a choice among answers, which only task.name=vqa task.answering=choose offers; "
+            "set loss.answer=0"
+        )
+    if task.prompt and task.name != "caption":
+        faults.append(f"task.prompt is {task.prompt!r}, but task.name is {task.name}; only captions have one")
+    if task.name != "vqa":
+        return faults
+    if task.answering != "write" and not task.answers:
+        faults.append(
+            f"task.answering is {task.answering}, but task.answers is not given; name a file with an answer a line "
+            "(`mmdata answers` makes one)"
+        )
+    room, length = task.max_new_tokens or 0, config.model.max_text_length
+    if not chooses and not 2 <= room <= length - MIN_TEXT_LENGTH:
+        faults.append(
+            f"task.max_new_tokens is {task.max_new_tokens}: a question and its answer share model.max_text_length "
+            f"({length}) tokens, and [SEP] is one of an answer's; wanted from 2 to {length - MIN_TEXT_LENGTH}"
         )
     return faults
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mmtrain.config.answers import read_answers
 from mmtrain.config.presets import laid_over
 from mmtrain.config.schema import Frozen, RunConfig, SetConfig
 
@@ -95,7 +96,20 @@ def read_config(
     tree = laid_over(under, _spelled_out(_read_file(path, ()) if path else {}, refusals))
     for override in overrides:
         tree = laid_over(tree, _spelled_out(_read_override(override, refusals), refusals))
-    return _validated(tree, refusals), refusals
+    return _validated(_with_answers(tree, refusals), refusals), refusals
+
+
+def _with_answers(tree: Tree, refusals: list[Refusal]) -> Tree:
+    """With the content of the file that task.answers names in its place: a run keeps its answers when that is gone."""
+    task = tree.get("task")
+    if not isinstance(task, dict) or not isinstance(task.get("answers"), str):
+        return tree
+    try:
+        answers = read_answers(Path(task["answers"]))
+    except ValueError as error:
+        refusals.append(Refusal("task.answers", str(error)))
+        answers = []
+    return tree | {"task": task | {"answers": answers}}
 
 
 def dump_config(config: RunConfig) -> str:

@@ -8,15 +8,24 @@ Tree = dict[str, Any]
 ONLY_LM = {"mlm": 0.0, "itc": 0.0, "itm": 0.0, "lm": 1.0}
 PRESETS: dict[str, Tree] = {
     "caption": {"loss": ONLY_LM, "lm": {"label_smoothing": 0.1}, "task": {"num_beams": 3}},
+    "vqa": {"loss": ONLY_LM, "task": {"max_new_tokens": 8, "shortlist": 128}},
     "retrieval": {"loss": {"mlm": 0.0, "itc": 1.0, "itm": 1.0, "lm": 0.0}},
 }
+# Over those of the task, where `task.answering` says so.
+ANSWERING: dict[str, Tree] = {"choose": {"loss": {"lm": 0.0, "answer": 1.0}}}
 
 
 def with_presets(given: Tree) -> Tree:
     """`given` laid over what its `task.name` presets."""
+    name, answering = (_said_of_task(given, knob) for knob in ("name", "answering"))
+    preset = laid_over(PRESETS.get(name, {}), ANSWERING.get(answering, {}) if name == "vqa" else {})
+    return laid_over(preset, given)
+
+
+def _said_of_task(given: Tree, knob: str) -> str:
     task = given.get("task")
-    name = task.get("name") if isinstance(task, Mapping) else getattr(task, "name", None)
-    return laid_over(PRESETS.get(name, {}) if isinstance(name, str) else {}, given)
+    said = task.get(knob) if isinstance(task, Mapping) else getattr(task, knob, None)
+    return said if isinstance(said, str) else ""
 
 
 def laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:

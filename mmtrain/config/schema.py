@@ -137,6 +137,7 @@ class LossConfig(Frozen):
     vlp: Weight = 1.0
     itm: Weight | None = None  # of L_ITM alone, in place of vlp
     lm: Weight | None = None  # of L_LM alone, in place of vlp
+    answer: Weight = 0.0  # of the choice among task.answers; task.answering=choose presets it
 
     @property
     def of_itm(self) -> float:
@@ -150,8 +151,8 @@ class LossConfig(Frozen):
 
     @property
     def compares(self) -> bool:
-        """Whether the towers' features are asked for: ITM draws its negatives by similarity, as ITC does."""
-        return self.itc > 0 or self.of_itm > 0
+        """Whether whole texts are read both ways, and compared: ITM draws its negatives by similarity, as ITC does."""
+        return self.itc > 0 or self.of_itm > 0 or self.answer > 0
 
 
 class ItcConfig(Frozen):
@@ -286,12 +287,21 @@ class SurvivalConfig(Frozen):
 class TaskConfig(Frozen):
     """What a run is for, and how its answers are found when they are scored."""
 
-    name: Literal["pretrain", "caption", "retrieval"] = "pretrain"  # presets the knobs that config/presets.py lists
-    num_beams: Count = 1  # captions that are followed at once while one is written; 1 takes the likeliest token
-    length_penalty: float = 1.0  # a caption's score is the sum of log-probabilities over its length to this power
+    name: Literal["pretrain", "caption", "vqa", "retrieval"] = "pretrain"  # presets what config/presets.py lists
+    prompt: str = ""  # words before every caption, which are given and not learned; of task.name=caption
+    num_beams: Count = 1  # texts that are followed at once while one is written; 1 takes the likeliest token
+    length_penalty: float = 1.0  # a text's score is the sum of log-probabilities over its length to this power
     no_repeat_ngram: Amount = 0  # no run of so many tokens is written twice; 0 lets it be
-    max_new_tokens: Count | None = None  # of a caption, the last [SEP] among them; unset: model.max_text_length's rest
-    shortlist: Count = 16  # candidates of each query, nearest by features, that the match head puts in order
+    # Of a text that is written, the last [SEP] among them; unset: model.max_text_length's rest. Questions leave room.
+    max_new_tokens: Count | None = None
+    # Candidates that are looked at closely: of a query the nearest by features, which the match head puts in order; of
+    # a question the answers of task.answers whose first token is likeliest, which answering=rank puts in order.
+    shortlist: Count = 16
+    # How a question is answered: token by token, by the likeliest of task.answers, or by a head that knows only those.
+    answering: Literal["write", "rank", "choose"] = "write"
+    # What is chosen from: a list, or the name of a file (one a line, or a JSON list; `mmdata answers` makes one), whose
+    # content stands here in the run's own config.
+    answers: tuple[str, ...] = ()
 
 
 class RunConfig(Frozen):

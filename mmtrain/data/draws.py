@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     COLOR = 7
     BUCKETS = 8
     CAPTION = 9
+    QUESTION = 10
 
 
 def generator(seed: int, purpose: Purpose, epoch: int = 0, sample: int = 0) -> np.random.Generator:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
-from mmtrain.data.faults import FaultTally
+from mmtrain.data.faults import DataError, FaultTally
 from mmtrain.data.places import Access
+from mmtrain.data.questions import Asking, Question, as_questions
 from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
 from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Layout, collate
@@ -33,7 +34,9 @@ class Twin:
 class HeldOut:
     """The first `num_pairs` samples of data.heldout; all of them where there are fewer. No augmentation.
 
-    Without `needs_images` nothing is decoded for the batches: images_BCHW is [B, 3, 0, 0], and all else is the same.
+    With `asking`, the first `num_pairs` questions about its samples, each in place of a caption: what is said below of
+    a sample holds of a question. Without `needs_images` nothing is decoded for the batches: images_BCHW is
+    [B, 3, 0, 0], and all else is the same.
     """
 
     def __init__(
@@ -46,17 +49,22 @@ class HeldOut:
         seed: int,
         num_pairs: int,
         needs_images: bool = True,
+        prompt: str = "",
+        asking: Asking | None = None,
     ) -> None:
         access = Access(data)
         self._table = SampleTable(open_shards(data.heldout, access, KNOB), access)
         self._model, self._needs_images = model, needs_images
         self.tokenizer = tokenizer
         look = Look(model.image_size, is_needed=needs_images)
-        self._reader = SampleReader(self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share)
+        self._reader = SampleReader(
+            self._table, tokenizer, seed, look, model.max_text_length, mlm.mask_share, prompt=prompt, asking=asking
+        )
         self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
-        self._length = min(num_pairs, len(self._table))
         self._tally = FaultTally(KNOB, data.max_bad_share)
         self._tally.add(self._table.faults, 0)
+        self._numbers, self.questions = self._entries(num_pairs)
+        self._length = len(self._numbers)
         self.captions: tuple[str | None, ...] = tuple(self._caption(sample) for sample in range(self._length))
         self.twins: tuple[Twin | None, ...] = tuple(self._twin(sample) for sample in range(self._length))
 
@@ -65,13 +73,13 @@ class HeldOut:
 
     def image(self, sample: int) -> torch.Tensor | None:
         """The image as the model sees it, uint8 [3, image_size, image_size]; None where the sample cannot be used."""
-        read = self._reader.read(sample)
+        read = self._read(sample)
         return read.image_CHW if isinstance(read, Sample) else None
 
     def metadata(self, sample: int) -> dict[str, Any]:
         """What the set says beside a sample; empty where it cannot be read."""
         try:
-            return self._table.metadata(sample)
+            return self._table.metadata(self._numbers[sample])
         except SampleError:
             return {}
 
@@ -84,7 +92,14 @@ class HeldOut:
 
     def image_name(self, sample: int) -> int | str:
         """What the public servers know the image by: its number in COCO, else its key."""
-        return self.metadata(sample).get("coco_id", self._table.name(sample)[1])
+        return self.metadata(sample).get("coco_id", self._table.name(self._numbers[sample])[1])
+
+    def question_name(self, sample: int) -> int | str:
+        """What the public servers know the question by, else the key of its image and its number there."""
+        number, question = self._numbers[sample], self.questions[sample]
+        if question.number is not None:
+            return question.number
+        return f"{self._table.name(number)[1]}-{sample - self._numbers.index(number)}"
 
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""
@@ -103,10 +118,9 @@ class HeldOut:
         last are padded with empty places. `places_B` counts from the start of the split. DataError at the
         end where too many samples could not be used.
         """
-        reader = self._twin_reader if twins else self._reader
         for start in range(0, self._length, dp * batch_size):
             places = start + dp_rank * batch_size + np.arange(batch_size)
-            samples = [reader.read(place) if place < self._length else None for place in places.tolist()]
+            samples = [self._read(place, twins) if place < self._length else None for place in places.tolist()]
             if not twins:
                 bad = [sample for sample in samples if isinstance(sample, BadSample)]
                 faults = [self._table.fault(each.sample, each.reason) for each in bad]
@@ -122,7 +136,7 @@ class HeldOut:
 
         Cut and padded as `batches` are; a pair is empty where either sample cannot be used.
         """
-        read = lru_cache(NUM_REMEMBERED)(self._reader.read)
+        read = lru_cache(NUM_REMEMBERED)(self._read)
         for start in range(0, len(pairs), dp * batch_size):
             places = start + dp_rank * batch_size + np.arange(batch_size)
             own = [pairs[place] if place < len(pairs) else None for place in places.tolist()]
@@ -130,13 +144,40 @@ class HeldOut:
             image_size = self._model.image_size * self._needs_images
             yield collate(samples, places, Layout(batch_size, image_size, self._model.max_text_length), trim=trim)
 
+    def _entries(self, most: int) -> tuple[list[int], list[Question]]:
+        """Numbers of the samples of the split, and the questions about them: as many, or none where none are asked."""
+        if self._reader.asking is None:
+            return list(range(min(most, len(self._table)))), []
+        found: list[tuple[int, Question]] = []
+        for number in range(len(self._table)):
+            if len(found) >= most:
+                break
+            try:
+                found += [(number, question) for question in as_questions(self._table.metadata(number))]
+            except SampleError as error:
+                self._tally.add([self._table.fault(number, str(error))], 1)
+        if not found:
+            raise DataError(
+                f"{KNOB} holds no questions; `mmdata build --vqa` takes those of VQA v2, `mmdata synth` makes some up"
+            )
+        return [number for number, _ in found[:most]], [question for _, question in found[:most]]
+
+    def _read(self, sample: int, twin: bool = False) -> Sample | BadSample:
+        reader = self._twin_reader if twin else self._reader
+        question = self.questions[sample] if self.questions else None
+        return reader.read(self._numbers[sample], question=question)
+
     def _caption(self, sample: int) -> str | None:
+        if self.questions:
+            return self.questions[sample].text
         try:
             return self._table.caption(sample)
         except SampleError:
             return None  # counted and logged when the sample is read for a batch
 
     def _twin(self, sample: int) -> Twin | None:
+        if self.questions:
+            return None
         try:
             said = self._table.metadata(sample).get("twin")
         except SampleError:

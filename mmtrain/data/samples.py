@@ -11,14 +11,17 @@ from mmtrain.data.draws import Draws, Purpose
 from mmtrain.data.ids import id_of, id_of_image, name_of_caption
 from mmtrain.data.images import Content, ImageError, check, decode
 from mmtrain.data.masking import mask_tokens
+from mmtrain.data.questions import Asking, Question, as_questions
 from mmtrain.data.table import SampleError, SampleTable, as_caption, as_captions, as_image, as_metadata
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.records import IGNORED_LABEL
 
 KINDS = {
     "image_text": ("image", "caption", "metadata"),
     "text": ("caption", "metadata"),
     "image": ("image", "metadata"),
 }  # by modality: what is read of a sample
+ASKED = ("image", "metadata")  # where questions take the place of captions
 NO_TOKENS = np.empty(0, np.int64)
 
 
@@ -34,6 +37,7 @@ class Sample:
     caption_id: int | None  # None without a caption
     draws_2: np.ndarray  # float64
     prompt_length: int = 1  # of ids_T: [CLS], and what a task puts before the words that are to be written
+    targets: tuple[tuple[int, float], ...] = ()  # numbers of the answers to choose, and how right each is
 
 
 @dataclass(frozen=True)
@@ -82,22 +86,27 @@ class SampleReader:
     image_of: np.ndarray | None = None  # the sample whose image goes with each caption; None: its own
     caption_of: Callable[[int], str] | None = None  # the caption of a sample; None: as it is stored
     draws_captions: bool = False  # of a sample with several captions each epoch another; else the first
+    prompt: str = ""  # words before every caption, which no loss asks for
+    asking: Asking | None = None  # a question of the sample takes the caption's place, each epoch another
     _draws: Draws = field(init=False)
+    _prompt_length: int = field(init=False)  # tokens, [CLS] among them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_draws", Draws(self.seed))
+        prompt = self.tokenizer.encode(self.prompt, self.max_text_length)
+        object.__setattr__(self, "_prompt_length", len(prompt) - 1)  # it has no [SEP]: the caption goes on
 
-    def read(self, sample: int, epoch: int = 0) -> Sample | BadSample:
-        """The sample as it is in `epoch`, or why it cannot be used."""
-        draft = self.draft(sample, epoch)
+    def read(self, sample: int, epoch: int = 0, question: Question | None = None) -> Sample | BadSample:
+        """The sample as it is in `epoch`, or why it cannot be used; with `question` that is asked of it."""
+        draft = self.draft(sample, epoch, question)
         return draft if isinstance(draft, BadSample) else self.finish(draft)
 
-    def draft(self, sample: int, epoch: int) -> Draft | BadSample:
+    def draft(self, sample: int, epoch: int, question: Question | None = None) -> Draft | BadSample:
         """All of the sample but its pixels: whoever reads many makes drafts of all first, which is quicker."""
         shown = sample if self.image_of is None else int(self.image_of[sample])
         at_fault = shown
         try:
-            found = self.table.contents(shown, KINDS[self.modality])
+            found = self.table.contents(shown, KINDS[self.modality] if self.asking is None else ASKED)
             said = as_metadata(found["metadata"])
             content = image_id = None
             if "image" in found:
@@ -107,13 +116,39 @@ class SampleReader:
             if shown != sample:
                 found = self.table.contents(sample, ("caption", "metadata"))
                 said = as_metadata(found["metadata"])
-            caption, caption_id = self._caption(sample, epoch, found, said)
+            if self.asking is None:
+                text, finished = self._captioned(sample, epoch, found, said)
+            else:
+                text, finished = self._asked(sample, epoch, question, said)
         except SampleError as error:
             return BadSample(at_fault, str(error))
-        tokens = self._tokens(caption, sample, epoch)
-        draws_2 = self._draws.at(Purpose.NEGATIVES, epoch, self.first + sample).random(2)
-        finished = Sample(None, *tokens, image_id, caption_id, draws_2)
-        return Draft(sample, epoch, shown, content, caption or "", finished)
+        return Draft(sample, epoch, shown, content, text, replace(finished, image_id=image_id))
+
+    def _captioned(self, sample: int, epoch: int, found: dict[str, Content | None], said: dict) -> tuple[str, Sample]:
+        caption, caption_id = self._caption(sample, epoch, found, said)
+        begun = caption if caption is None or not self.prompt else f"{self.prompt} {caption}"
+        tokens, draws_2 = self._tokens(begun, sample, epoch), self._negatives(sample, epoch)
+        return caption or "", Sample(None, *tokens, None, caption_id, draws_2, self._prompt_length)
+
+    def _negatives(self, sample: int, epoch: int) -> np.ndarray:
+        return self._draws.at(Purpose.NEGATIVES, epoch, self.first + sample).random(2)
+
+    def _asked(self, sample: int, epoch: int, question: Question | None, said: dict) -> tuple[str, Sample]:
+        """A question and an answer of one of the people, each drawn anew every epoch, as text and targets."""
+        numbers = self._draws.at(Purpose.QUESTION, epoch, self.first + sample)
+        if question is None:
+            asked = [one for one in as_questions(said) if one.answers]
+            if not asked:
+                raise SampleError('its .json has no "questions" with an answer')
+            question = asked[numbers.integers(len(asked))]
+        answer = question.answers[numbers.integers(len(question.answers))] if question.answers else None
+        ids_T, prompt_length = self.asking.tokens(question.text, answer, self.tokenizer, self.max_text_length)
+        nothing_T, targets = np.full_like(ids_T, IGNORED_LABEL), self.asking.targets(question.answers)
+        shown = Sample(
+            None, ids_T, ids_T, nothing_T, None, id_of(question.text), self._negatives(sample, epoch),
+            prompt_length, targets,
+        )  # fmt: skip
+        return f"{question.text} {answer or ''}", shown
 
     def finish(self, draft: Draft, out_HWC: np.ndarray | None = None) -> Sample | BadSample:
         """The sample of a draft, or why it cannot be used; its image is of the shape of `out_HWC`, perhaps in it."""

@@ -16,6 +16,7 @@ from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.mixture import EMPTY, Order
 from mmtrain.data.order import Shuffle, derangement
 from mmtrain.data.places import Access
+from mmtrain.data.questions import Asking, Question, as_questions
 from mmtrain.data.samples import BadSample, Draft, Look, SampleReader
 from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Slot
@@ -76,6 +77,10 @@ class Sets:
         """Some captions of each set that has any, to try a tokenizer with; samples without one are passed over."""
         return [caption for part in self.parts if part.modality != "image" for caption in first_captions(part.table)]
 
+    def first_questions(self) -> list[Question]:
+        """Those of the first samples of each set."""
+        return [question for part in self.parts for question in first_questions(part.table)]
+
     def place(self, sample: int) -> tuple[int, int]:
         """Which set a sample belongs to, and its number in it."""
         number = bisect_right(self._starts, sample) - 1
@@ -110,6 +115,8 @@ class SetReader:
         mask_share: float,
         shuffle_pairs: bool = False,
         draws_captions: bool = False,
+        prompt: str = "",
+        asking: Asking | None = None,
     ) -> None:
         self._sets = sets
         self._readers = [
@@ -124,6 +131,8 @@ class SetReader:
                 first=sets.start(number),
                 image_of=_broken_pairs(part, seed) if shuffle_pairs else None,
                 draws_captions=draws_captions,
+                prompt=prompt,
+                asking=asking,
             )
             for number, part in enumerate(sets.parts)
         ]
@@ -165,3 +174,14 @@ def first_captions(table: SampleTable) -> list[str]:
         except SampleError:
             continue  # counted and logged when the order comes to it
     return captions
+
+
+def first_questions(table: SampleTable) -> list[Question]:
+    """The questions about the first samples of a set; those that cannot be read are passed over."""
+    questions: list[Question] = []
+    for sample in range(min(len(table), NUM_CHECKED_CAPTIONS)):
+        try:
+            questions += as_questions(table.metadata(sample))
+        except SampleError:
+            continue
+    return questions

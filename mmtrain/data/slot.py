@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mmtrain.data.questions import MAX_TARGETS
 from mmtrain.data.samples import BadSample, Sample
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.records import IGNORED_LABEL, Batch
 
 LENGTH_STEP = 8  # trimmed texts end at a multiple of this, so that few lengths occur
 REASON_BYTES = 240  # of the words about a sample that cannot be used
-NO_SAMPLE = -1
+NO_SAMPLE = NO_ANSWER = -1
 PAGE_BYTES = 4096
 
 
@@ -39,6 +40,7 @@ class Layout:
             texts
             | ids
             | {"draws": ((B, 2), "f8"), "reasons": ((B,), f"S{REASON_BYTES}")}
+            | {"answer_ids": ((B, MAX_TARGETS), "i8"), "answer_scores": ((B, MAX_TARGETS), "f4")}
             | flags
             | {"image_sides": ((2,), "i8"), "images": ((B * S * S * 3,), "u1")}
         )
@@ -68,7 +70,8 @@ class Slot:
         arrays["places"][:] = places
         arrays["text_ids"][:] = arrays["masked_ids"][:] = Tokenizer.pad_id
         arrays["masked_labels"][:] = IGNORED_LABEL
-        arrays["text_lengths"][:] = arrays["draws"][:] = 0
+        arrays["text_lengths"][:] = arrays["draws"][:] = arrays["answer_scores"][:] = 0
+        arrays["answer_ids"][:] = NO_ANSWER
         arrays["prompt_lengths"][:] = 1
         arrays["has_image"][:] = arrays["has_text"][:] = False
         arrays["bad_samples"][:] = NO_SAMPLE
@@ -97,6 +100,8 @@ class Slot:
         arrays["masked_labels"][row, :count] = sample.masked_labels_T
         arrays["text_lengths"][row], arrays["draws"][row] = count, sample.draws_2
         arrays["prompt_lengths"][row] = sample.prompt_length
+        for place, (number, score) in enumerate(sample.targets):
+            arrays["answer_ids"][row, place], arrays["answer_scores"][row, place] = number, score
         if sample.image_id is not None:
             arrays["has_image"][row], arrays["image_ids"][row] = True, sample.image_id
         if sample.caption_id is not None:
@@ -129,6 +134,8 @@ class Slot:
             "caption_ids",
             "draws",
             "places",
+            "answer_ids",
+            "answer_scores",
         )
         rest = (torch.from_numpy(array.copy()) for array in [*texts, *(arrays[name] for name in names)])
         return Batch(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), *rest)

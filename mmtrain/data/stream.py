@@ -11,6 +11,7 @@ from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfi
 from mmtrain.data.faults import NUM_READ_BEFORE_CHECK, DataError, FaultTally
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.data.mixture import EMPTY
+from mmtrain.data.questions import Asking
 from mmtrain.data.samples import BadSample, Look
 from mmtrain.data.sets import KNOB, SetReader, Sets
 from mmtrain.data.slot import Layout, Slot
@@ -36,8 +37,9 @@ class Stream:
     """Endless global batches of data.train; DataError for a set, tokenizer or share of bad samples that cannot be used.
 
     `tokenizer` spares opening what the caller has open; `trim` False gives every text `max_text_length`. Without
-    `needs_images` nothing is decoded: images_BCHW is [B, 3, 0, 0], and all else is the same. With
-    data.num_workers > 0 images_BCHW lies in memory that readers use again once the last tensor over it is dropped.
+    `needs_images` nothing is decoded: images_BCHW is [B, 3, 0, 0], and all else is the same. Captions begin with
+    `prompt`; with `asking` questions take their place. With data.num_workers > 0 images_BCHW lies in memory that
+    readers use again once the last tensor over it is dropped.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Stream:
         trim: bool = True,
         needs_images: bool = True,
         tokenizer: AnyTokenizer | None = None,
+        prompt: str = "",
+        asking: Asking | None = None,
     ) -> None:
         self._num_workers, self._micro_batch_size = data.num_workers, train.micro_batch_size
         self._patch_size = model.patch_size
@@ -61,7 +65,13 @@ class Stream:
         assert self.num_micro_batches * dp * train.micro_batch_size == train.global_batch_size, "an uneven global batch"
         self._sets = Sets(data)
         self.tokenizer = tokenizer or open_tokenizer(data)
-        check_tokenizer(self.tokenizer, self._sets.first_captions(), data.max_unknown_share)
+        if asking is None:
+            texts = self._sets.first_captions()
+        else:
+            questions = self._sets.first_questions()
+            asking.refuse_unfit(questions, KNOB)
+            texts = [question.text for question in questions]
+        check_tokenizer(self.tokenizer, texts, data.max_unknown_share)
         self.order = self._sets.order(data, train.global_batch_size, seed, model.image_size // model.patch_size)
         look = Look(model.image_size, data.min_crop_share, data.flip, data.color_jitter, needs_images)
         self._reader = SetReader(
@@ -73,6 +83,8 @@ class Stream:
             mask_share=mlm.mask_share,
             shuffle_pairs=data.shuffle_pairs,
             draws_captions=data.caption == "any",
+            prompt=prompt,
+            asking=asking,
         )
         self._layout = Layout(train.micro_batch_size, model.image_size * needs_images, model.max_text_length)
         self._tally = FaultTally(KNOB, data.max_bad_share)

@@ -1,22 +1,18 @@
 """Captions of images, batch after batch, by the twin of a run."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from mmtrain.data.faults import DataError
 from mmtrain.data.heldout import HeldOut
-from mmtrain.deploy.export import export_run
+from mmtrain.deploy.pictures import open_twin, opened
 from mmtrain.hf import VLBertForImageCaptioning
 from mmtrain.hf.processing import Picture
 from mmtrain.scores.truth import shares_right
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 
 
 @dataclass(frozen=True)
@@ -29,14 +25,8 @@ class Captioned:
 
 
 def open_captioner(place: Path) -> VLBertForImageCaptioning:
-    """The captioner in an export, or of a run's newest checkpoint; FileNotFoundError where it is neither."""
-    if (place / "config.json").exists():
-        return VLBertForImageCaptioning.from_pretrained(place).eval()
-    if not (place / "checkpoints").exists():
-        raise FileNotFoundError(f"{place} is no export (it has no config.json) and no run (it has no checkpoints)")
-    with tempfile.TemporaryDirectory() as folder:
-        export_run(place, Path(folder) / "export", step=None, dtype=torch.float32)
-        return VLBertForImageCaptioning.from_pretrained(Path(folder) / "export").eval()
+    """The captioner in an export, or of a run's newest checkpoint; refuses as `open_twin` does."""
+    return open_twin(place, VLBertForImageCaptioning)
 
 
 @dataclass(frozen=True)
@@ -55,27 +45,12 @@ class HowToWrite:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def find_images(word: str) -> list[Path]:
-    """The image files that a file, a folder or a pattern names, in order; FileNotFoundError where there are none."""
-    place = Path(word)
-    if place.is_dir():
-        found = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    elif place.exists():
-        found = [place]
-    else:
-        anchor = Path(place.anchor) if place.is_absolute() else Path()
-        found = sorted(path for path in anchor.glob(str(place.relative_to(anchor))) if path.is_file())
-    if not found:
-        raise FileNotFoundError(f"{word!r} names no image; give a file, a folder with images, or a pattern in quotes")
-    return found
-
-
 def caption_files(
     model: VLBertForImageCaptioning, paths: Sequence[Path], *, batch_size: int, **how: Any
 ) -> Iterator[Captioned]:
     """A caption of each file, in order; a file that cannot be read is named with the reason and passed over."""
     for start in range(0, len(paths), batch_size):
-        opened = {path: _opened(path) for path in paths[start : start + batch_size]}
+        opened = {path: opened(path) for path in paths[start : start + batch_size]}
         pictures = [picture for picture in opened.values() if not isinstance(picture, str)]
         said = iter(captions_of(model, pictures, **how))
         for path, picture in opened.items():
@@ -87,20 +62,7 @@ def caption_files(
 
 def captions_of(model: VLBertForImageCaptioning, pictures: Sequence[Picture], **how: Any) -> list[str]:
     """One caption a picture."""
-    if not pictures:
-        return []
-    written = model.generate(model.pixels_of(pictures), **how)
-    return [words.strip() for words in model.needed_processor().batch_decode(written, skip_special_tokens=True)]
-
-
-def _opened(path: Path) -> Image.Image | str:
-    """The picture, or why there is none."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except Exception as error:  # on damaged files decoders raise nearly anything
-        return str(error) or type(error).__name__
+    return model.generate(list(pictures), **how) if pictures else []
 
 
 def seed_draws(seed: int) -> None:

@@ -13,11 +13,17 @@ from mmtrain.checkpoint.folders import folder_of
 from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.config.load import dump_config
+from mmtrain.config.presets import PRESETS
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
-from mmtrain.hf import VLBertConfig, VLBertForImageCaptioning, VLBertForImageTextRetrieval
+from mmtrain.hf import (
+    VLBertConfig,
+    VLBertForImageCaptioning,
+    VLBertForImageTextRetrieval,
+    VLBertForVisualQuestionAnswering,
+)
 from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.names import in_run, shapes
 from mmtrain.hf.processing import processor_of
@@ -30,7 +36,7 @@ HELD_BYTES = 64 * 2**20  # of weights between the checkpoint and the file; a lar
 
 
 # By task.name: the class that an export says it is for; the others load from it too.
-MADE_FOR = {"retrieval": VLBertForImageTextRetrieval}
+MADE_FOR = {"retrieval": VLBertForImageTextRetrieval, "vqa": VLBertForVisualQuestionAnswering}
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,19 @@ def twin_config(plan: RunConfig, tokenizer: AnyTokenizer, dtype: torch.dtype) ->
         bos_token_id=tokenizer.cls_id,
         eos_token_id=tokenizer.sep_id,
         mask_token_id=tokenizer.mask_id,
+        caption_prompt=plan.task.prompt,
+        answer_tokens=_answer_tokens(plan),
+        answers=list(plan.task.answers) if plan.task.answering == "choose" else None,
         architectures=[MADE_FOR.get(plan.task.name, VLBertForImageCaptioning).__name__],
         dtype=str(dtype).removeprefix("torch."),
     )
+
+
+def _answer_tokens(plan: RunConfig) -> int:
+    """What a question leaves for its answer: as the run did, or as a run that answers would."""
+    asks = plan.task.name == "vqa" and plan.task.max_new_tokens
+    room = plan.task.max_new_tokens if asks else PRESETS["vqa"]["task"]["max_new_tokens"]
+    return min(room, plan.model.max_text_length - 1)
 
 
 def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:

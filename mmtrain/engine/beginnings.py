@@ -1,6 +1,7 @@
 """Where first weights come from that are not drawn: another run, its export, or other people's towers."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmtrain.checkpoint.beginning import RunSource, is_run
@@ -25,8 +26,19 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
         source = RunSource(folder) if is_run(folder) else open_source(folder, plan.model.init_towers)
     except (SourceError, CheckpointError) as error:
         raise ConfigError([str(error)]) from None
-    if faults := source.faults(plan.model, tokenizer.sha256):
+    if faults := [*source.faults(plan.model, tokenizer.sha256), *_answer_faults(plan, source.answers)]:
         raise ConfigError(faults)
+
+
+def _answer_faults(plan: RunConfig, theirs: Sequence[str]) -> list[str]:
+    """Whether both choose among answers, and not the same ones: then a head would mean something else."""
+    if plan.task.answering != "choose" or not theirs or tuple(theirs) == plan.task.answers:
+        return []
+    return [
+        f"task.answers are {len(plan.task.answers)} answers, and not the {len(theirs)} that model.init_from "
+        f"({plan.model.init_from}) chooses from, in the same order; give its own list, or begin with a run or an "
+        "export that has no head for answers"
+    ]
 
 
 def begin_from_source(plan: RunConfig, model: StageModel, slices: dict[str, Slice], *, says_so: bool) -> None:

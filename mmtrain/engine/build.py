@@ -13,6 +13,7 @@ from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size, sequence_unit
 from mmtrain.data.heldout import HeldOut
+from mmtrain.data.questions import Asking
 from mmtrain.data.slot import LENGTH_STEP
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
@@ -67,6 +68,8 @@ def open_stream(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> Stream
         trim=trims_texts(plan),
         needs_images=grid.coord(launch.rank).pp == 0,
         tokenizer=tokenizer,
+        prompt=plan.task.prompt,
+        asking=Asking.of(plan.task),
     )
 
 
@@ -83,6 +86,8 @@ def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldO
         seed=plan.seed,
         num_pairs=plan.eval.num_pairs,
         needs_images=grid.coord(launch.rank).pp == 0,
+        prompt=plan.task.prompt,
+        asking=Asking.of(plan.task),
     )
 
 

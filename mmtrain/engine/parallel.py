@@ -150,7 +150,9 @@ class ParallelEngine:
             self.mixture.take_first_pass(found, totals)
 
     def _agree_on_totals(self, batches: list[Batch]) -> Totals:
-        counts = [count_read(batch, self.plan.itm.pool_size) for batch in batches]
+        # Without matching there are no pools, and their size need not divide the micro-batch.
+        pool_size = self.plan.itm.pool_size if self.plan.loss.of_itm > 0 else 1
+        counts = [count_read(batch, pool_size) for batch in batches]
         names = list(counts[0])
         own = [float(sum(count[name] for count in counts)) for name in names]
         return Totals(**dict(zip(names, sum_floats(own, self.groups.data, self.device), strict=True)))

@@ -11,8 +11,6 @@ from torch import nn
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import GeneratesText, Images
 
-MAX_ANSWER_TOKENS = 10
-
 
 class VLBertForVisualQuestionAnswering(GeneratesText):
     """Answers questions: chooses one of `config.answers`, or where there are none writes behind the question."""
@@ -47,7 +45,7 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
         """The answer to a question about a picture, or one for each picture; `how` goes to `generate`."""
         one = isinstance(images, Image.Image)
         if self.answer_head is None:
-            return self.generate(images, questions, **({"max_new_tokens": MAX_ANSWER_TOKENS} | how))
+            return self.generate(images, questions, **how)
         pixels = self.pixels_of(images)
         texts = [questions] * len(pixels) if isinstance(questions, str) else list(questions)
         asked = self.needed_processor()(text=texts).to(self.device)
@@ -56,13 +54,16 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
         return answers[0] if one else answers
 
     def generate(self, images: Images | None = None, text: str | Sequence[str] | None = None, **how: Any) -> Any:
-        """As a captioner's; `text` is the question, which ends before the answer begins."""
+        """As a captioner's; `text` is the question, cut where it leaves the answer no room, which stands behind it."""
         if self.answer_head is not None:
             raise ValueError("this model chooses among config.answers and does not write; call answer(...)")
         if text is not None:
-            prompts = self.needed_processor().prompts([text] if isinstance(text, str) else list(text), ends=True)
+            texts, room = [text] if isinstance(text, str) else list(text), self.config.answer_tokens
+            prompts = self.needed_processor().prompts(texts, ends=True, room=room)
             images = self.pixels_of(images)
             prompts = {name: ids.expand(len(images), -1) for name, ids in prompts.items()}
+            if "max_new_tokens" not in how:
+                how = {"max_length": prompts["input_ids"].shape[1] + room} | how
             ids = super().generate(images, **prompts, **how)
             said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)
             return said[0] if isinstance(text, str) and len(said) == 1 else said

@@ -43,7 +43,9 @@ class VLBertConfig(PreTrainedConfig):
     num_pieces: int = 512  # of the tokenizer: ids from here on mean nothing
     min_temperature: float = 0.01
     max_temperature: float = 0.5
+    caption_prompt: str = ""  # that every caption was trained to stand behind
     answers: list[str] | None = None  # what a classifier of questions chooses from; None: answers are generated
+    answer_tokens: int = 8  # that a question leaves free for its generated answer, [SEP] among them
     pad_token_id: int | None = 0
     unk_token_id: int | None = 1
     bos_token_id: int | None = 2

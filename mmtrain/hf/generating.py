@@ -83,6 +83,7 @@ class GeneratesText(WithProcessor, GenerationMixin):
     """Common to models that write: the token head, and `generate`."""
 
     looks_back = True  # each token sees the image and the tokens before it
+    own_prompt = ""  # that a text begins with where the caller names no beginning; it is not returned as text
 
     def __init__(self, config: VLBertConfig) -> None:
         super().__init__(config)
@@ -156,6 +157,8 @@ class GeneratesText(WithProcessor, GenerationMixin):
             raise ValueError("nothing to write about: give pictures, or the processor's pixel_values")
         gives_text = not isinstance(images, torch.Tensor)
         pixels = self.pixels_of(images)
+        own_prompt = self.own_prompt if text is None and input_ids is None else ""
+        text = own_prompt or text
         if text is not None:
             texts = [text] * len(pixels) if isinstance(text, str) else list(text)
             prompts = self.needed_processor().prompts(texts)
@@ -169,7 +172,8 @@ class GeneratesText(WithProcessor, GenerationMixin):
         if not gives_text:
             return written
         ids = written if isinstance(written, torch.Tensor) else written.sequences
-        said = self.needed_processor().batch_decode(self._said(ids, input_ids), skip_special_tokens=True)
+        ids = ids[:, input_ids.shape[1] :] if own_prompt else self._said(ids, input_ids)
+        said = self.needed_processor().batch_decode(ids, skip_special_tokens=True)
         said = [words.strip() for words in said]
         return said[0] if isinstance(images, Image.Image) and len(said) == 1 else said
 
@@ -207,4 +211,5 @@ class VLBertForImageCaptioning(GeneratesText):
 
     def __init__(self, config: VLBertConfig) -> None:
         super().__init__(config)
+        self.own_prompt = config.caption_prompt
         self.post_init()

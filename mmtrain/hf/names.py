@@ -33,6 +33,7 @@ OUTSIDE = {  # beginnings, the first that fits
     "contrast.": "vlbert.contrast.",
     "match.": "match.",
     "token.": "token.",
+    "answer.logits.": "answer_head.",
 }
 LAYER = re.compile(r"(\w+\.stack\.layers\.\d+\.)(.+)\.(weight|bias)")
 
@@ -55,10 +56,13 @@ def in_run(name: str) -> str:
 
 
 def shapes(config: VLBertConfig) -> Mapping[str, tuple[int, ...]]:
-    """Every weight of the twin with all heads that pretraining trains, by name; nothing is allocated."""
+    """Every weight of the twin with all heads that a run trains, by name; nothing is allocated."""
+    from mmtrain.hf.answering import VLBertForVisualQuestionAnswering
     from mmtrain.hf.generating import VLBertForImageCaptioning
     from mmtrain.hf.retrieval import VLBertForImageTextRetrieval
 
     with torch.device("meta"):
-        models = (VLBertForImageCaptioning(config), VLBertForImageTextRetrieval(config))
+        models = [VLBertForImageCaptioning(config), VLBertForImageTextRetrieval(config)]
+        if config.answers is not None:
+            models.append(VLBertForVisualQuestionAnswering(config))
     return {name: tuple(param.shape) for model in models for name, param in model.named_parameters()}

@@ -116,12 +116,13 @@ class VLBertProcessor(ProcessorMixin):
             data |= self.image_processor(images)
         return BatchFeature(data)
 
-    def prompts(self, texts: Sequence[str], *, ends: bool = False) -> BatchFeature:
+    def prompts(self, texts: Sequence[str], *, ends: bool = False, room: int = 0) -> BatchFeature:
         """Beginnings of texts to be written on, all ending at the same place: [PAD] stands before the shorter ones.
 
         With `ends`, each is a whole text with its [SEP], and what follows is another: an answer behind its question.
+        Each leaves `room` tokens of what the model has positions for.
         """
-        whole = self(text=list(texts))
+        whole = self(text=list(texts), max_length=self.tokenizer.model_max_length - room)
         lengths = whole["attention_mask"].sum(dim=1).tolist()
         rows = [ids[: length if ends else length - 1] for ids, length in zip(whole["input_ids"], lengths, strict=True)]
         most = max(len(row) for row in rows)

@@ -26,6 +26,8 @@ class SourceError(Exception):
 class Source(Protocol):
     """Weights to begin with, by the names that a run has for them."""
 
+    answers: Sequence[str]  # what its head chooses from; none where it has no such head
+
     def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
         """Why this model cannot begin with them, one sentence each, with the knob to turn."""
         ...
@@ -73,7 +75,7 @@ class ExportSource:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, VLBertConfig.from_pretrained(folder)
-        self._weights = WeightFolder(folder)
+        self._weights, self.answers = WeightFolder(folder), self.config.answers or ()
 
     def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
         shape = {name: (getattr(model, name), getattr(self.config.plan, name)) for name in COPIED if name not in FREE}

@@ -65,6 +65,8 @@ class Knob:
 class TowerSource:
     """The towers in a folder; `towers` are both, or the one that is wanted."""
 
+    answers = ()
+
     def __init__(self, folder: Path, kind: str, towers: str) -> None:
         self.folder, self.kind = folder, kind
         self.towers = ("vision", "text") if towers == "both" else (towers,)

@@ -90,6 +90,17 @@ class MatchHead(torch.nn.Module):
         return self.logits(cls_RH).float()
 
 
+class AnswerHead(torch.nn.Module):
+    """Fused [CLS] of a question [R, H] -> a logit for each answer of a list [R, answers]."""
+
+    def __init__(self, model: ModelConfig, num_answers: int) -> None:
+        super().__init__()
+        self.logits = torch.nn.Linear(model.hidden_size, num_answers)
+
+    def forward(self, cls_RH: torch.Tensor) -> torch.Tensor:
+        return self.logits(cls_RH).float()
+
+
 class TokenHead(torch.nn.Module):
     """Fused tokens [N, H] -> logits [N, V] over this rank's part of the vocabulary, for masked and for next tokens."""
 

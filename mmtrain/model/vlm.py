@@ -9,7 +9,7 @@ from mmtrain.config.depth import STACKS, Part
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import num_image_tokens, sequence_unit
 from mmtrain.model.fusion import Fusion
-from mmtrain.model.heads import ContrastHead, MatchHead, TokenHead
+from mmtrain.model.heads import AnswerHead, ContrastHead, MatchHead, TokenHead
 from mmtrain.model.layers import gathered, stack_config
 from mmtrain.model.packet import Flow, PacketShape
 from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
@@ -40,7 +40,7 @@ class VisionLanguageModel(torch.nn.Module):
         }
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
         self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same
-        self.vision = self.text = self.contrast = self.fusion = self.match = self.token = None
+        self.vision = self.text = self.contrast = self.fusion = self.match = self.token = self.answer = None
         if part.layers("vision"):
             self.vision = VisionTower(model, self.vision_config, part, self.unit)
         if part.layers("text"):
@@ -52,6 +52,8 @@ class VisionLanguageModel(torch.nn.Module):
         if part.is_last:
             self.match = MatchHead(model)
             self.token = TokenHead(model, self.fusion_config, vocab_size)
+            if plan.task.answering == "choose":
+                self.answer = AnswerHead(model, len(plan.task.answers))
 
     @property
     def is_last(self) -> bool:
@@ -120,6 +122,8 @@ class VisionLanguageModel(torch.nn.Module):
         if matched:
             logits_R2 = self.match(torch.cat([fused[kind][0] for kind in matched]))
             features["match_logits"] = _by_kind(logits_R2, matched, dim=0)
+        if self.answer is not None and "positive" in fused:
+            features["answer_logits_BA"] = self.answer(fused["positive"][0])
         if rows.picks:
             picked = [fused[kind][picks.position_N, picks.row_N] for kind, picks in rows.picks.items()]
             logits_NV = self.token(torch.cat(picked))

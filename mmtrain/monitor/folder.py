@@ -77,6 +77,8 @@ class RunFolder:
         places = {"run folder": self.path, "TensorBoard": self.path / "tensorboard"}
         if report and report.retrieved and self.sheet:
             places["contact sheet"] = self.sheet.path
+        if report and report.shown and self.sheet:
+            places["answers"] = self.path / "answered.png"
         for what, where in places.items():
             console.print(f"{what + ':':<15}{where}", soft_wrap=True)
 

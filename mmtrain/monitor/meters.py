@@ -104,13 +104,15 @@ class Meters:
         return row
 
     def record_evaluation(self, step: int, report: EvalReport) -> None:
-        """A row for each evaluation of `report`, its answers, and the sheet of what the first images retrieve."""
+        """A row for each evaluation of `report`, its answers, and sheets of the first images with them."""
         for name, scores in report.scores.items():
             self.record_scores(step, name, scores)
         for name, rows in report.answers.items():
             self._log.keep_answers(name, rows)
         if self._sheet and report.retrieved:
             self._sheet.draw(step, report.retrieved)
+        if self._sheet and report.shown:
+            self._sheet.draw_answers(step, report.shown)
 
     def close(self) -> None:
         """Leave the terminal as it was; the log stays open."""
@@ -141,7 +143,8 @@ def _progress() -> Progress:
 
 def _line(row: Row) -> str:
     """The numbers of a step that one looks at while it runs."""
-    losses = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in LOSSES if row[name] is not None)
+    named = [name for name in row if name.startswith("loss") and row[name] is not None]
+    losses = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in named)
     temperature = "" if row["temperature"] is None else f"  T {row['temperature']:.4f}"
     mfu = "" if row["mfu"] is None else f" ({row['mfu']:.1%} of peak)"
     return (

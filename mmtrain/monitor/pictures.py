@@ -1,4 +1,4 @@
-"""A contact sheet: each held-out image with its caption and the caption that it retrieves.
+"""Contact sheets: each held-out image with its caption or question, and what was retrieved for it or said about it.
 
 Axes: C channels, H and W pixels.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtrain.monitor.log import RunLog
+from mmtrain.records import Shown
 
 PAPER, INK, FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
 RIGHT, WRONG = (20, 135, 60), (190, 35, 35)
@@ -22,17 +23,21 @@ FRAME_PIXELS = 4
 TOO_LONG_LINES = 6  # a caption beyond that ends in an ellipsis
 
 
-class Retrieval(NamedTuple):
-    """One held-out image, its own caption, the caption ranked first for it, and whether that is right."""
+class Tile(NamedTuple):
+    """One held-out image, what is true of it, what was found for it, and whether that is right."""
 
     image_CHW: np.ndarray  # uint8
-    caption: str
-    retrieved: str
-    is_right: bool
+    truth: str
+    found: str
+    is_right: bool | None  # None where nobody can tell
+    headings: tuple[str, str] = ("caption", "retrieved")
 
 
 class ContactSheet:
-    """Held-out images with the captions they retrieve, drawn anew after each evaluation to RUN_DIR/retrieved.png."""
+    """Held-out images with the captions they retrieve, drawn anew after each evaluation to RUN_DIR/retrieved.png.
+
+    What is said about them goes to RUN_DIR/answered.png.
+    """
 
     def __init__(self, log: RunLog, images_CHW: Sequence[np.ndarray], captions: Sequence[str | None]) -> None:
         self.path = log.run_dir / "retrieved.png"
@@ -43,15 +48,28 @@ class ContactSheet:
         if not self._log.writes:
             return
         shown = [
-            Retrieval(image, self._captions[own] or "", self._captions[best] or "", own == best)
+            Tile(image, self._captions[own] or "", self._captions[best] or "", own == best)
             for own, (image, best) in enumerate(zip(self._images, retrieved, strict=True))
         ]
-        picture_HWC = draw_sheet(shown)
-        save_picture(picture_HWC, self.path)
-        self._log.show(step, "retrieved", picture_HWC)
+        self._keep(step, "retrieved", shown)
+
+    def draw_answers(self, step: int, shown: Sequence[Shown]) -> None:
+        """What was said about those of the images that are among `shown`."""
+        tiles = [
+            Tile(self._images[one.sample], one.truth, one.said, one.is_right, headings=("truth", "said"))
+            for one in shown
+            if one.sample < len(self._images)
+        ]
+        if tiles and self._log.writes:
+            self._keep(step, "answered", tiles)
+
+    def _keep(self, step: int, name: str, tiles: Sequence[Tile]) -> None:
+        picture_HWC = draw_sheet(tiles)
+        save_picture(picture_HWC, self._log.run_dir / f"{name}.png")
+        self._log.show(step, name, picture_HWC)
 
 
-def draw_sheet(shown: Sequence[Retrieval], *, columns: int = 4, side_pixels: int = 240) -> np.ndarray:
+def draw_sheet(shown: Sequence[Tile], *, columns: int = 4, side_pixels: int = 240) -> np.ndarray:
     """A uint8 HWC picture of all of `shown` (at least one), right ones framed in green, wrong ones in red."""
     assert shown, "a contact sheet needs at least one image; draw none when eval.num_pictures is 0"
     font = ImageFont.load_default(FONT_PIXELS)
@@ -78,7 +96,7 @@ def save_picture(picture_HWC: np.ndarray, path: Path) -> None:
 def _draw_cell(
     sheet: Image.Image,
     corner: tuple[int, int],
-    one: Retrieval,
+    one: Tile,
     lines: Sequence[tuple[str, tuple[int, int, int]]],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     side_pixels: int,
@@ -86,7 +104,7 @@ def _draw_cell(
     left, top = corner[0] + MARGIN_PIXELS, corner[1] + MARGIN_PIXELS
     draw = ImageDraw.Draw(sheet)
     frame = (left - FRAME_PIXELS, top - FRAME_PIXELS, left + side_pixels + 3, top + side_pixels + 3)
-    draw.rectangle(frame, fill=RIGHT if one.is_right else WRONG)
+    draw.rectangle(frame, fill=_ink(one))
     sheet.paste(_fitted(one.image_CHW, side_pixels), (left, top))
     for number, (line, ink) in enumerate(lines):
         draw.text((left, top + side_pixels + MARGIN_PIXELS + number * LINE_PIXELS), line, fill=ink, font=font)
@@ -105,13 +123,17 @@ def _fitted(image_CHW: np.ndarray, side_pixels: int) -> Image.Image:
 
 
 def _lines(
-    one: Retrieval, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int
+    one: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int
 ) -> list[tuple[str, tuple[int, int, int]]]:
-    """The words below one image with their ink: its caption, then what it retrieves behind a mark."""
-    ink, mark = (RIGHT, "right:") if one.is_right else (WRONG, "wrong:")
-    own = [(line, INK) for line in _wrapped(one.caption, font, width_pixels)]
-    got = [(line, ink) for line in _wrapped(f"{mark} {one.retrieved}", font, width_pixels)]
-    return [("caption", FAINT), *own, ("retrieved", FAINT), *got]
+    """The words below one image with their ink: what is true, then what was found, behind a mark."""
+    mark = {True: "right: ", False: "wrong: ", None: ""}[one.is_right]
+    own = [(line, INK) for line in _wrapped(one.truth, font, width_pixels)]
+    got = [(line, _ink(one)) for line in _wrapped(f"{mark}{one.found}", font, width_pixels)]
+    return [(one.headings[0], FAINT), *own, (one.headings[1], FAINT), *got]
+
+
+def _ink(one: Tile) -> tuple[int, int, int]:
+    return {True: RIGHT, False: WRONG, None: INK}[one.is_right]
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The joint objective: L = w_mlm L_MLM + w_itc L_ITC + w_vlp (L_ITM + L_LM)."""
+"""The joint objective: L = w_mlm L_MLM + w_itc L_ITC + w_vlp (L_ITM + L_LM), and the choice among answers."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from mmtrain.config.schema import ItcConfig, LmConfig, LossConfig
+from mmtrain.objectives.answer import AnswerChoice
 from mmtrain.objectives.caption import Captioning
 from mmtrain.objectives.contract import Objective, Totals
 from mmtrain.objectives.itc import GlobalBatchContrast, MicroBatchContrast
@@ -27,6 +28,7 @@ class Mixture:
             (weights.itc, contrast),
             (weights.of_itm, ImageTextMatching()),
             (weights.of_lm, Captioning(lm.label_smoothing if lm else 0.0)),
+            (weights.answer, AnswerChoice()),
         ]
         self.parts = [(weight, objective) for weight, objective in offered if weight > 0]
         self._over_all = contrast if over_all and weights.itc > 0 else None

@@ -59,8 +59,9 @@ def num_text_rows(loss: LossConfig) -> int:
 
 
 def num_fusion_rows(loss: LossConfig) -> int:
-    """Rows of the fusion stack per sample: masked (MLM), causal (LM), and those of ITM."""
-    return int(loss.mlm > 0) + int(loss.of_lm > 0) + ITM_ROWS * int(loss.of_itm > 0)
+    """Rows of the fusion stack per sample: masked (MLM), causal (LM), and those of ITM, of which a choice needs one."""
+    matched = ITM_ROWS if loss.of_itm > 0 else int(loss.answer > 0)
+    return int(loss.mlm > 0) + int(loss.of_lm > 0) + matched
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

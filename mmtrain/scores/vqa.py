@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 ENOUGH_AGREE = 3  # that many people make an answer wholly right
@@ -70,6 +71,32 @@ def mean_vqa_accuracy(answers: Sequence[str], truths: Sequence[Sequence[str]]) -
     if len(answers) != len(truths) or not answers:
         raise ValueError(f"{len(answers)} answers to {len(truths)} questions; wanted one to each, and one question")
     return statistics.fmean(vqa_accuracy(answer, several) for answer, several in zip(answers, truths, strict=True))
+
+
+def vqa_scores(answers: Sequence[str], truths: Sequence[Sequence[str]], kinds: Sequence[str]) -> dict[str, float]:
+    """Accuracy of all answers and of each kind, beside that of the commonest answer: of all, and of each kind.
+
+    Who answers by kind alone has read the question and not seen the image.
+    """
+    scores: dict[str, float] = {"vqa_accuracy": mean_vqa_accuracy(answers, truths)}
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for number, kind in enumerate(kinds):
+        by_kind[kind].append(number)
+    constant_of = {kind: commonest([truths[number] for number in own]) for kind, own in by_kind.items()}
+    constant = commonest(truths)
+    scores["constant_vqa_accuracy"] = mean_vqa_accuracy([constant] * len(truths), truths)
+    if len(by_kind) > 1:
+        scores["constant_by_kind_vqa_accuracy"] = mean_vqa_accuracy([constant_of[kind] for kind in kinds], truths)
+        for kind, own in sorted(by_kind.items()):
+            accuracy = mean_vqa_accuracy([answers[number] for number in own], [truths[number] for number in own])
+            scores[f"vqa_accuracy_{kind.replace('/', '_') or 'other'}"] = accuracy
+    return scores | {"num_questions": len(answers)}
+
+
+def commonest(truths: Sequence[Sequence[str]]) -> str:
+    """What people said most often, over all questions; the first in order of those that are as common."""
+    said = Counter(answer for several in truths for answer in several)
+    return min(said, key=lambda answer: (-said[answer], answer))
 
 
 def _on_one_line(answer: str) -> str:

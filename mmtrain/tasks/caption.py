@@ -11,9 +11,9 @@ from mmtrain.engine.build import Place, build_evaluation, trims_texts
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.passes import Passes
 from mmtrain.parallel.collectives import gathered_lists, told_by_last
-from mmtrain.records import EvalReport
+from mmtrain.records import EvalReport, Shown
 from mmtrain.scores.caption import caption_scores
-from mmtrain.scores.truth import shares_right
+from mmtrain.scores.truth import right, shares_right
 from mmtrain.tasks.beams import Marks
 from mmtrain.tasks.writing import Tokens, Writer
 
@@ -45,7 +45,13 @@ class CaptionScorer:
         whole = [sample for sample, caption in enumerate(self.heldout.captions) if caption is not None]
         scores = self._scores([captions[sample] for sample in whole], whole)
         rows = [{"image_id": self.heldout.image_name(sample), "caption": captions[sample]} for sample in whole]
-        return replace(report, scores=report.scores | {NAME: scores}, answers={NAME: rows})
+        shown = tuple(self._shown(sample, captions[sample]) for sample in whole[: self.plan.eval.num_pictures])
+        return replace(report, scores=report.scores | {NAME: scores}, answers={NAME: rows}, shown=shown)
+
+    def _shown(self, sample: int, caption: str) -> Shown:
+        scene = self.heldout.metadata(sample).get("scene")
+        is_right = right(caption, scene)["all"] if is_judged(scene) else None
+        return Shown(sample, self.heldout.references(sample)[0], caption, is_right)
 
     def _written(self, passes: Passes) -> list[Tokens]:
         """What is written of each held-out sample in order, the same on every rank."""
@@ -67,10 +73,15 @@ class CaptionScorer:
         constant = most_central(references)
         scores |= _of_constant(caption_scores([constant] * len(samples), references))
         scenes = [self.heldout.metadata(sample).get("scene") for sample in samples]
-        if all(isinstance(scene, list) and len(scene) == THINGS_TOLD for scene in scenes):
+        if all(is_judged(scene) for scene in scenes):
             scores |= shares_right(captions, scenes)
             scores |= _of_constant(shares_right([constant] * len(samples), scenes))
         return scores | {"num_images": len(samples), "num_words_per_caption": _mean_words(captions)}
+
+
+def is_judged(scene: object) -> bool:
+    """Whether captions of such a scene can be told right from wrong."""
+    return isinstance(scene, list) and len(scene) == THINGS_TOLD
 
 
 def most_central(references: Sequence[Sequence[str]]) -> str:

@@ -8,8 +8,9 @@ from mmtrain.tasks.caption import Captioning
 from mmtrain.tasks.contract import Task
 from mmtrain.tasks.pretraining import Pretraining
 from mmtrain.tasks.retrieval import Retrieval
+from mmtrain.tasks.vqa import QuestionAnswering
 
-TASKS: dict[str, Task] = {task.name: task for task in (Pretraining(), Captioning(), Retrieval())}
+TASKS: dict[str, Task] = {task.name: task for task in (Pretraining(), Captioning(), QuestionAnswering(), Retrieval())}
 
 
 def build_scorer(plan: RunConfig, place: Place, heldout: HeldOut | None) -> Scorer | None:

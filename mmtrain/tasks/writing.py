@@ -6,22 +6,15 @@ needs a small part of that.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 
-import torch
-
 from mmtrain.config.schema import RunConfig
-from mmtrain.data.slot import LENGTH_STEP
-from mmtrain.engine.build import Place, trims_texts
+from mmtrain.engine.build import Place
 from mmtrain.engine.passes import Passes
-from mmtrain.model.rows import Layout
 from mmtrain.parallel.collectives import sum_floats, told_by_last, whole_logits
-from mmtrain.records import IGNORED_LABEL, Batch, Features
+from mmtrain.records import Batch, Features
 from mmtrain.tasks.beams import BeamSearch, Marks
-
-CAUSAL = Layout.of({"causal"})
-Tokens = tuple[int, ...]
+from mmtrain.tasks.texts import CAUSAL, Tokens, prompts_of, with_texts
 
 
 class Writer:
@@ -45,11 +38,7 @@ class Writer:
                 yield search.found if passes.sees_features else []
 
     def _search(self, batch: Batch) -> BeamSearch:
-        lengths = batch.prompt_lengths_B.tolist()
-        # Also where a sample has no text of its own, what is written begins with [CLS].
-        prompts = [
-            [self.marks.cls_id, *ids[1:length]] for ids, length in zip(batch.text_ids_BT.tolist(), lengths, strict=True)
-        ]
+        prompts = prompts_of(batch, self.marks.cls_id)
         return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.marks)
 
     def _any_open(self, searches: list[BeamSearch]) -> bool:
@@ -61,24 +50,9 @@ class Writer:
         """One row for each beam, in which only the next token is asked for."""
         most = self.plan.model.max_text_length
         rows = [tokens[: most - 1] for tokens in search.beginnings]  # one that ended at the very end asks for nothing
-        lengths = torch.tensor([len(tokens) for tokens in rows])
-        width = min(-(-int(lengths.max() + 1) // LENGTH_STEP) * LENGTH_STEP, most) if trims_texts(self.plan) else most
-        text_ids = torch.tensor([[*tokens, *[self.marks.pad_id] * (width - len(tokens))] for tokens in rows])
-        of_row = torch.arange(len(batch.places_B)).repeat_interleave(self.plan.task.num_beams)
-        return replace(
-            batch,
-            images_BCHW=batch.images_BCHW[of_row],
-            text_ids_BT=text_ids,
-            masked_ids_BT=text_ids,
-            masked_labels_BT=torch.full_like(text_ids, IGNORED_LABEL),
-            # The place behind the beginning counts as a token, which nothing looks at: what is asked for is its label.
-            text_lengths_B=lengths + 1,
-            prompt_lengths_B=lengths,
-            **{
-                name: getattr(batch, name)[of_row]
-                for name in ("has_image_B", "has_text_B", "image_ids_B", "caption_ids_B", "draws_B2", "places_B")
-            },
-        )
+        # The place behind the beginning counts as a token, which nothing looks at: what is asked for is its label.
+        texts = [(*tokens, self.marks.pad_id) for tokens in rows]
+        return with_texts(batch, self.plan, texts, [len(tokens) for tokens in rows], pad_id=self.marks.pad_id)
 
     def _advance(self, search: BeamSearch, features: Features | None) -> None:
         """The last stage chooses, and tells the others how the texts go on."""

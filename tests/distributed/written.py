@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-NUM_SAMPLES = 13
+NUM_SAMPLES, NUM_ANSWERS = 13, 5
 SHAPE = {"image_size": 16, "max_text_length": 12}
 
 
@@ -67,6 +67,59 @@ def plan_of(tp: int, pp: int, **task: Any) -> Any:
     )
 
 
+def asked_plan(tp: int, pp: int, answering: str) -> Any:
+    """A plan that answers questions, among five answers of one to three tokens where it does not write."""
+    answers = [str(number) for number in range(NUM_ANSWERS)]
+    return plan_of(tp, pp, name="vqa", answering=answering, answers=answers, max_new_tokens=4, shortlist=3)
+
+
+class Pieces:
+    """A tokenizer whose n-th answer is one to three pieces."""
+
+    pad_id, unk_id, cls_id, sep_id, mask_id = range(5)
+    num_pieces = 64
+
+    def encode(self, text: str, max_length: int) -> list[int]:
+        """[CLS] pieces [SEP]."""
+        number = int(text)
+        return [self.cls_id, *range(10 + 7 * number, 11 + 7 * number + number % 3), self.sep_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The ids themselves."""
+        return " ".join(map(str, ids))
+
+
+def asked_batches(dp: int, dp_rank: int) -> Iterator[Any]:
+    """The split with the first three tokens of each text as its question."""
+    for batch in MadeSplit().batches(4, dp=dp, dp_rank=dp_rank):
+        yield replace(batch, prompt_lengths_B=batch.text_lengths_B.clamp(1, 3))
+
+
+def answered_on_a_rank(tp: int, pp: int) -> tuple[dict[str, list[str]], list[Any]]:
+    """What is answered in each of the three ways on this layout; this rank's part of the weights."""
+    from mmtrain.engine.build import build_engine, join
+    from mmtrain.parallel.collectives import gathered_lists, told_by_last
+    from mmtrain.parallel.launch import read_launch
+    from mmtrain.tasks.answering import build_answerer
+    from tests.helpers import VOCAB_SIZE
+
+    place = join(asked_plan(tp, pp, "choose"), read_launch())
+    engine = build_engine(asked_plan(tp, pp, "choose"), place, num_pieces=VOCAB_SIZE)
+    engine.states.model.eval()
+    grid, coord, found = place.groups.grid, place.groups.coord, {}
+    for answering in ("write", "rank", "choose"):
+        answerer = build_answerer(asked_plan(tp, pp, answering), place, Pieces())
+        batches = asked_batches(grid.dp, coord.dp)
+        parts = [gathered_lists(part, place.groups.data) for part in answerer.answer(engine.passes, batches)]
+        found[answering] = told_by_last([answer for part in parts for answer in part][:NUM_SAMPLES], place.groups.pipe)
+    return found, _weights_of(engine)
+
+
+def _weights_of(engine: Any) -> list[Any]:
+    kept = [(where, part) for where, part in engine.kept() if "/" not in where.name]  # without moments
+    return [(where.name, where.global_shape, where.index, part.numpy().copy()) for where, part in kept]
+
+
 def written_on_a_rank(tp: int, pp: int, ways: list[dict[str, Any]]) -> tuple[list[Any], list[Any], dict[str, float]]:
     """What is written in each way on this layout; this rank's part of the weights; and the re-ranked recalls."""
     from mmtrain.engine.build import build_engine, join
@@ -88,7 +141,5 @@ def written_on_a_rank(tp: int, pp: int, ways: list[dict[str, Any]]) -> tuple[lis
         batches = MadeSplit().batches(4, dp=grid.dp, dp_rank=coord.dp)
         parts = [gathered_lists(part, place.groups.data) for part in writer.write(engine.passes, batches)]
         found.append(told_by_last([tokens for part in parts for tokens in part][:NUM_SAMPLES], place.groups.pipe))
-    kept = [(where, part) for where, part in engine.kept() if "/" not in where.name]  # without moments
-    weights = [(where.name, where.global_shape, where.index, part.numpy().copy()) for where, part in kept]
     scorer = RetrievalScorer(plan_of(tp, pp, name="retrieval", shortlist=4), place, MadeSplit())
-    return found, weights, scorer.run(engine.passes).scores["reranked"]
+    return found, _weights_of(engine), scorer.run(engine.passes).scores["reranked"]

@@ -10,7 +10,7 @@ from tests.doors.conftest import Prepared
 from tests.doors.launched import ROOT, environment
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
-BATCH = ("pretrain.sh", "evaluate.sh", "build_shards.sh")
+BATCH = ("pretrain.sh", "finetune.sh", "evaluate.sh", "build_shards.sh")
 
 
 def dry_run(script: str, words: list[object], **given: str) -> subprocess.CompletedProcess:
@@ -42,6 +42,20 @@ def test_a_dry_run_of_a_pretraining_says_each_command_and_starts_none(prepared: 
     )
     assert launcher.strip().endswith(f"-m mmtrain.pretrain --config {' '.join(map(str, words))}")
     assert "mmtrain.preflight node --node node1 --nodes node1\\,node2" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_fine_tuning_inherits_what_it_begins_with(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    shutil.copy(prepared.config, tmp_path / "source/config.yaml")
+    words = ["configs/finetune/vqa.yaml", f"model.init_from={tmp_path}/source", f"run_dir={tmp_path}/run"]
+    words.append("train.global_batch_size=256")
+    done = dry_run("finetune.sh", words)
+    assert done.returncode == 0, done.stderr
+    assert f"-m mmtrain.finetune --config {' '.join(map(str, words))}" in done.stdout
+    assert f"preflight node --node node1 --nodes node1 --folder {tmp_path}/run" in done.stdout
+    done = dry_run("finetune.sh", [*words, "model.fusion_layers=0"])
+    assert done.returncode == 2 and "model.fusion_layers is 0" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -181,3 +181,32 @@ def test_what_lies_under_a_config_gives_way_to_its_file_and_its_words(tmp_path: 
     file = write(tmp_path, "over.yaml", "model: {vision_layers: 3}")
     model = read_config(file, ["model.fusion_layers=4"], under)[0].model
     assert (model.text_layers, model.vision_layers, model.fusion_layers) == (5, 3, 4)
+
+
+def test_the_content_of_a_file_of_answers_stands_in_the_config(tmp_path: Path) -> None:
+    lines = write(tmp_path, "answers.txt", "yes\n two words \n\nno\n")
+    listed = write(tmp_path, "answers.json", '["yes", "two words", "no"]')
+    for path in (lines, listed):
+        config = load_config(None, ["task.name=vqa", "task.answering=choose", f"task.answers={path}"])
+        assert config.task.answers == ("yes", "two words", "no")
+        assert (config.loss.of_lm, config.loss.answer) == (0.0, 1.0)
+        again = write(tmp_path, "config.yaml", dump_config(config))
+        assert load_config(again, []) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", "yes\nno\nyes\n", "has 'yes' twice"),
+        ("a.txt", "\n", "is empty"),
+        ("a.json", "{}", "no list of texts"),
+        ("a.json", "[", "no list of answers"),
+        ("a.json", "[1]", "no list of texts"),
+    ],
+)
+def test_a_file_that_is_no_list_of_answers_is_one_fault(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+    path = write(tmp_path, name, content)
+    (fault,) = faults_of(None, f"task.answers={path}")
+    assert fault.startswith(f"task.answers is {str(path)!r}") and sentence in fault
+    (fault,) = faults_of(None, f"task.answers={tmp_path}/none.txt")
+    assert "cannot be read: No such file" in fault

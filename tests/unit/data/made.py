@@ -11,6 +11,7 @@ import sentencepiece
 from PIL import Image
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig, TrainConfig
+from mmtrain.data.questions import Asking
 from mmtrain.data.stream import Stream
 
 COLORS = ("red", "green", "blue", "white")
@@ -94,6 +95,8 @@ def open_stream(
     seed: int = 3,
     trim: bool = True,
     needs_images: bool = True,
+    prompt: str = "",
+    asking: Asking | None = None,
     **data: object,
 ) -> Stream:
     """A stream over a folder, a URL or the sets of a blend, with global batches of 16 in micro-batches of 4."""
@@ -101,4 +104,5 @@ def open_stream(
     config = DataConfig(train=train, tokenizer=tokenizer, **({"num_workers": 0} | data))
     sizes = TrainConfig(global_batch_size=16, micro_batch_size=4)
     ranks = {"dp": dp, "dp_rank": dp_rank}
-    return Stream(config, MODEL, sizes, MlmConfig(), seed=seed, trim=trim, needs_images=needs_images, **ranks)
+    how = {"trim": trim, "needs_images": needs_images, "prompt": prompt, "asking": asking}
+    return Stream(config, MODEL, sizes, MlmConfig(), seed=seed, **how, **ranks)

@@ -72,3 +72,12 @@ def test_captions_that_are_no_texts_make_a_bad_sample(tmp_path: Path, tokenizer_
     stream = open_stream(tmp_path, tokenizer_path, caption="any", max_bad_share=1.0)
     stream.take(stream.num_micro_batches)
     assert stream.num_bad == 16
+
+
+def test_a_prompt_stands_before_every_caption_and_no_loss_asks_for_it(folder: Path, tokenizer_path: Path) -> None:
+    plain, begun = (open_stream(folder, tokenizer_path, prompt=prompt) for prompt in ("", "red white"))
+    for before, after in zip(plain.take(4), begun.take(4), strict=True):
+        assert (before.prompt_lengths_B == 1).all() and (after.prompt_lengths_B == 3).all()
+        assert (after.text_lengths_B - before.text_lengths_B == 2).all()
+        for own, ids in zip(before.text_ids_BT.tolist(), after.text_ids_BT.tolist(), strict=True):
+            assert plain.tokenizer.decode(ids) == f"red white {plain.tokenizer.decode(own)}"

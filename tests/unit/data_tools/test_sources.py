@@ -16,6 +16,7 @@ from data_tools.rows import Inside, Url, locate
 from data_tools.selection import CutRules
 from data_tools.sources import SourceOptions, read_rows
 from data_tools.tables import Columns
+from data_tools.verify import verify_shards
 from mmtrain.data.index import DataError, find_shards, open_index, read_part
 
 
@@ -225,3 +226,96 @@ def test_a_caption_may_lie_beside_the_image_in_any_tar(tmp_path):
     (row,) = read_rows([str(tmp_path)], SourceOptions())
     assert isinstance(row.image, Inside) and read_part(row.image.tar, open_index(row.image.tar).parts[0]["png"])
     assert (row.image.offset, row.image.size) == (512, len(picture()))
+
+
+KARPATHY = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014", "filename": "a.png", "cocoid": 7, "imgid": 0, "split": "test", "sentids": [1, 2],
+            "sentences": [
+                {"tokens": ["a", "cat"], "raw": "A cat.", "imgid": 0, "sentid": 1},
+                {"tokens": ["one", "cat"], "raw": "One cat", "imgid": 0, "sentid": 2},
+            ],
+        },
+        {
+            "filepath": "train2014", "filename": "b.png", "cocoid": 9, "imgid": 1, "split": "restval", "sentids": [3],
+            "sentences": [{"tokens": ["a", "dog"], "raw": "A dog", "imgid": 1, "sentid": 3}],
+        },
+    ],
+}  # fmt: skip
+
+
+def test_karpathys_splits_are_taken_by_name_with_captions_as_written_and_questions(tmp_path):
+    (tmp_path / "dataset_coco.json").write_text(json.dumps(KARPATHY))
+    place, questions = str(tmp_path / "dataset_coco.json"), write_vqa(tmp_path)
+    (row,) = read_rows([place], SourceOptions(splits=("test",), questions=(questions,)))
+    assert (row.image, row.captions) == (tmp_path / "val2014/a.png", ("A cat.", "One cat"))
+    assert row.facts["coco_id"] == 7 and row.facts["questions"][0]["answers"] == ["cat", "kitten"]
+    rows = read_rows([place], SourceOptions(splits=("restval", "test")))
+    assert [row.facts for row in rows] == [{"coco_id": 7}, {"coco_id": 9}]
+    with pytest.raises(DataError, match=r"holds the splits test \(1 images\), restval \(1 images\); .* --split NAME"):
+        read_rows([place], SourceOptions())
+    with pytest.raises(DataError, match="has no split 'train'"):
+        read_rows([place], SourceOptions(splits=("train",)))
+
+
+def test_flickr30k_comes_as_karpathys_json_as_a_table_or_as_tokens(tmp_path):
+    image = {"filename": "1.jpg", "split": "train", "imgid": 0, "sentences": [{"raw": "Two dogs", "sentid": 0}]}
+    (tmp_path / "dataset_flickr30k.json").write_text(json.dumps({"images": [image], "dataset": "flickr30k"}))
+    table = 'raw,sentids,split,filename,img_id\n"[""Two dogs"", ""Dogs, two""]","[0, 1]",train,1.jpg,0\n'
+    (tmp_path / "flickr_annotations_30k.csv").write_text(table)
+    (tmp_path / "results.token").write_text("1.jpg#0\tTwo dogs\n1.jpg#1\tDogs, two\n2.jpg#0\tA cat\n")
+    train, images = SourceOptions(splits=("train",)), str(tmp_path)
+    (row,) = read_rows([f"{images}/dataset_flickr30k.json"], train)
+    assert (row.source, row.captions, row.facts) == ("1.jpg", ("Two dogs",), None)
+    (row,) = read_rows([f"{images}/flickr_annotations_30k.csv"], train)
+    assert (row.image, row.captions) == (tmp_path / "1.jpg", ("Two dogs", "Dogs, two"))
+    first, second = read_rows([f"{images}/results.token"], SourceOptions())
+    assert (first.captions, second.captions) == (("Two dogs", "Dogs, two"), ("A cat",))
+    assert second.image == tmp_path / "2.jpg"
+    (tmp_path / "torn.token").write_text("1.jpg Two dogs\n")
+    with pytest.raises(DataError, match="torn.token, line 1: '1.jpg Two dogs' is not IMAGE#NUMBER"):
+        read_rows([f"{images}/torn.token"], SourceOptions())
+
+
+def test_nocaps_keeps_the_domain_and_the_number_that_its_server_knows(tmp_path):
+    (tmp_path / "0013ea.png").write_bytes(picture())
+    image = {"id": 0, "open_images_id": "0013ea", "file_name": "0013ea.png", "domain": "near-domain", "license": 0,
+             "coco_url": "https://host/0013ea.png", "width": 24, "height": 16}  # fmt: skip
+    said = [{"image_id": 0, "id": 0, "caption": "A baby."}, {"image_id": 0, "id": 1, "caption": "A small baby."}]
+    content = {"licenses": [], "info": {}, "images": [image], "annotations": said}
+    (tmp_path / "nocaps_val_4500_captions.json").write_text(json.dumps(content))
+    (row,) = read_rows([str(tmp_path / "nocaps_val_4500_captions.json")], SourceOptions())
+    assert row.captions == ("A baby.", "A small baby.")
+    assert row.facts == {"coco_id": 0, "domain": "near-domain", "open_images_id": "0013ea"}
+
+
+def test_questions_without_their_image_are_named_and_all_of_them_refused(tmp_path):
+    questions, annotations = write_vqa(tmp_path)
+    asked = json.loads(Path(questions).read_text())
+    asked["questions"].append({"image_id": 99, "question_id": 990, "question": "where?"})
+    Path(questions).write_text(json.dumps(asked))
+    options = SourceOptions(questions=((questions, None),))
+    build_shards([str(write_coco(tmp_path))], tmp_path / "out", BuildSettings(), options=options)
+    assert ("question 990", "question without its image", "image 99") in left_out(tmp_path / "out")
+    asked["questions"] = asked["questions"][1:]
+    Path(questions).write_text(json.dumps(asked))
+    with pytest.raises(DataError, match="none of the 1 questions of --vqa is about an image of"):
+        read_rows([str(write_coco(tmp_path))], options)
+
+
+def test_test_images_without_captions_are_built_for_their_questions(tmp_path):
+    (tmp_path / "7.png").write_bytes(picture(7))
+    images = {"images": [{"id": 7, "file_name": "7.png"}, {"id": 8, "file_name": "8.png"}]}
+    (tmp_path / "image_info_test.json").write_text(json.dumps(images))
+    options = SourceOptions(questions=((write_vqa(tmp_path)[0], None),))
+    build_shards([str(tmp_path / "image_info_test.json")], tmp_path / "out", BuildSettings(), options=options)
+    (shard,) = find_shards([str(tmp_path / "out")])
+    (parts,) = open_index(shard).parts
+    said = json.loads(read_part(shard, parts["json"]))
+    assert "txt" not in parts and said["questions"] == [{"question": "what animal?", "question_id": 70}]
+    assert left_out(tmp_path / "out") == [("8.png", "missing caption", "")]
+    assert verify_shards([str(tmp_path / "out")], 1).faults == ()
+    build_shards([str(tmp_path / "out")], tmp_path / "again", BuildSettings())
+    assert "txt" not in open_index(find_shards([str(tmp_path / "again")])[0]).parts[0]

@@ -1,10 +1,15 @@
 """Questions answered from a list or in words, and pairs told apart."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from mmtrain.hf import VLBertConfig, VLBertForImageTextRetrieval, VLBertForVisualQuestionAnswering
 from mmtrain.hf.generating import generation_config_of
+from mmtrain.hf.processing import processor_of
+from tests.unit.data.made import caption_of, train_tokenizer
 from tests.unit.hf.built import built, config_of, pixels, texts
 
 ANSWERS = ["yes", "no", "two", "red"]
@@ -39,6 +44,18 @@ def test_a_writer_learns_the_answer_and_writes_one() -> None:
     assert loss > 0 and model.token.vocabulary.weight.grad.abs().sum() > 0
     written = model.generate(pixels(4), input_ids=ids[:, :4], max_new_tokens=3)
     assert written.shape == (4, 7)
+
+
+def test_a_long_question_leaves_its_answer_room(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(tmp_path / "tokenizer.model", [caption_of(number) for number in range(200)])
+    processor, model = processor_of(tokenizer, config_of()), built(VLBertForVisualQuestionAnswering)
+    model.config.answer_tokens, model.config.num_pieces = 4, len(processor.tokenizer)
+    model.generation_config, model.processor = generation_config_of(model.config, range(5)), processor
+    picture = Image.new("RGB", (20, 20))
+    said = model.answer([picture, picture], ["red " * 50, "a picture of red"])
+    assert len(said) == 2 and all(isinstance(words, str) for words in said)
+    prompts = processor.prompts(["red " * 50], ends=True, room=4)["input_ids"]
+    assert prompts.shape[1] == model.config.max_text_length - 4 and prompts[0, -1] == model.config.eos_token_id
 
 
 def test_pairs_are_matched_and_contrasted_in_one_loss() -> None:

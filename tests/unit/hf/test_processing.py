@@ -16,6 +16,7 @@ from mmtrain.hf import (
     VLBertModel,
     VLBertProcessor,
 )
+from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.processing import processor_of
 from tests.unit.data.made import caption_of, train_tokenizer
 from tests.unit.hf.built import built, config_of, pixels, texts
@@ -110,3 +111,15 @@ def test_a_model_of_one_task_begins_with_the_weights_of_another(tmp_path: Path) 
     retrieval = VLBertForImageTextRetrieval.from_pretrained(tmp_path)
     for name, param in model.vlbert.named_parameters():
         assert torch.equal(param, retrieval.vlbert.get_parameter(name)), name
+
+
+def test_a_captioner_goes_on_from_the_prompt_it_was_trained_behind_and_leaves_it_out(
+    processor: VLBertProcessor,
+) -> None:
+    model = built(VLBertForImageCaptioning)
+    model.config.num_pieces, model.processor = len(processor.tokenizer), processor
+    model.generation_config = generation_config_of(model.config, range(5))
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8))
+    whole = model.generate(picture, text="a red", max_length=9)
+    model.own_prompt = "a red"
+    assert f"a red {model.generate(picture, max_length=9)}".split() == whole.split()

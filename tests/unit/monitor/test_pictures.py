@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtrain.monitor.pictures import RIGHT, WRONG, Retrieval, draw_sheet, save_picture
+from mmtrain.monitor.log import RunLog
+from mmtrain.monitor.pictures import RIGHT, WRONG, ContactSheet, Tile, draw_sheet, save_picture
+from mmtrain.records import Shown
 
 
-def shown(
-    number: int, *, is_right: bool, words: str = "a small red circle", size: tuple[int, int] = (16, 16)
-) -> Retrieval:
+def shown(number: int, *, is_right: bool, words: str = "a small red circle", size: tuple[int, int] = (16, 16)) -> Tile:
     image_CHW = np.full((3, *size), 40 * number, np.uint8)
-    return Retrieval(image_CHW, words, words + " above a blue star", is_right)
+    return Tile(image_CHW, words, words + " above a blue star", is_right)
 
 
 def has_color(sheet_HWC: np.ndarray, color: tuple[int, int, int]) -> bool:
@@ -52,3 +52,14 @@ def test_a_saved_sheet_is_a_png_of_the_same_pixels(tmp_path: Path) -> None:
     save_picture(sheet, tmp_path / "pictures" / "sheet.png")
     assert (np.asarray(Image.open(tmp_path / "pictures" / "sheet.png")) == sheet).all()
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["sheet.png"]
+
+
+def test_what_is_said_about_the_first_images_has_a_sheet_of_its_own(tmp_path: Path) -> None:
+    with RunLog(tmp_path, writes=True) as log:
+        sheet = ContactSheet(log, [np.full((3, 16, 16), 70, np.uint8)], ["what is it?"])
+        said = Shown(0, truth="what is it? a star", said="a ring", is_right=False)
+        sheet.draw_answers(1, [said, Shown(1, "beyond the pictures", "nothing", None)])
+    found = np.asarray(Image.open(tmp_path / "answered.png"))
+    assert has_color(found, WRONG) and has_color(found, (70, 70, 70)) and not has_color(found, RIGHT)
+    unknown = draw_sheet([Tile(np.zeros((3, 16, 16), np.uint8), "a truth", "words", None)])
+    assert not has_color(unknown, WRONG) and not has_color(unknown, RIGHT)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmtrain.scores.vqa import mean_vqa_accuracy, normalized, vqa_accuracy
+from mmtrain.scores.vqa import mean_vqa_accuracy, normalized, vqa_accuracy, vqa_scores
 from tests.unit.scores.official_answers import CASES, RECORDED, official_accuracies
 
 
@@ -39,3 +39,18 @@ def test_no_answers_are_refused() -> None:
         vqa_accuracy("yes", [])
     with pytest.raises(ValueError, match="one to each"):
         mean_vqa_accuracy(["yes"], [])
+
+
+def test_answers_are_scored_in_all_and_by_kind_beside_the_commonest_ones() -> None:
+    truths = [["yes"], ["no"], ["yes"], ["red"], ["blue"]]
+    kinds = ["yes/no", "yes/no", "yes/no", "color", "color"]
+    scores = vqa_scores(["yes", "yes", "no", "red", "blue"], truths, kinds)
+    assert scores == {
+        "vqa_accuracy": pytest.approx(3 / 5),
+        "constant_vqa_accuracy": pytest.approx(2 / 5),  # always yes
+        "constant_by_kind_vqa_accuracy": pytest.approx(3 / 5),  # yes, and blue
+        "vqa_accuracy_color": 1.0,
+        "vqa_accuracy_yes_no": pytest.approx(1 / 3),
+        "num_questions": 5,
+    }
+    assert set(vqa_scores(["yes"], [["yes"]], [""])) == {"vqa_accuracy", "constant_vqa_accuracy", "num_questions"}

@@ -1,0 +1,74 @@
+"""Pictures found by words through the door: indexed once, asked often; what cannot be read is named and passed over."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.doors.launched import Ended, launch
+from tests.doors.test_export import pictures
+
+QUERY = "a small red star above a large blue ring"
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures, and a file that is none."""
+    folder = tmp_path_factory.mktemp("album")
+    for number, picture in enumerate(pictures(5)):
+        picture.save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG no picture")
+    return folder
+
+
+def search(*words: object) -> Ended:
+    return launch("python", "search", words)
+
+
+def test_an_index_is_made_once_and_asked_in_words(exported: Path, album: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from mmtrain.hf import VLBertForImageTextRetrieval
+
+    index, out = tmp_path / "album.npz", tmp_path / "found.jsonl"
+    ended = search(exported / "export", "--images", album, "--index", index)
+    assert ended.code == 1 and f"{album}/broken.png passed over: " in ended.said, ended.said
+    with np.load(index, allow_pickle=False) as found:
+        paths, embeddings_NE = [str(path) for path in found["paths"]], found["embeddings"]
+    assert paths == [str(album / f"{number}.png") for number in range(5)]
+    model = VLBertForImageTextRetrieval.from_pretrained(exported / "export").eval()
+    images = [Image.open(path) for path in paths]
+    wanted_NE = model.vlbert.get_image_features(model.pixels_of(images)).detach().numpy()
+    np.testing.assert_allclose(embeddings_NE, wanted_NE, atol=1e-5)
+    ended = search(exported / "export", QUERY, "--index", index, "--top", 3, "--shortlist", 5, "--jsonl", out)
+    assert ended.code == 0, ended.said
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 3 and all(f"{row['path']}" in ended.said for row in rows)
+    best = dict(model.retrieve(QUERY, images, top_k=5, shortlist=5))
+    by_path = {paths[number]: probability for number, probability in best.items()}
+    assert [row["match"] for row in rows] == pytest.approx([by_path[row["path"]] for row in rows], abs=1e-4)
+
+
+def test_what_does_not_fit_is_one_sentence(exported: Path, album: Path, tmp_path: Path) -> None:
+    from mmtrain.checkpoint.faults import CheckpointError
+    from mmtrain.deploy.pictures import open_twin
+    from mmtrain.deploy.search import PictureIndex
+    from mmtrain.hf import VLBertForImageTextRetrieval
+
+    other = tmp_path / "other"
+    shutil.copytree(exported / "export", other)
+    model = open_twin(other, VLBertForImageTextRetrieval)
+    PictureIndex((str(album / "0.png"),), np.zeros((1, 16), np.float32), "another space").save(tmp_path / "index.npz")
+    with pytest.raises(CheckpointError, match="index.npz was made with another model; make it anew"):
+        PictureIndex.load(tmp_path / "index.npz", model)
+    with pytest.raises(CheckpointError, match="broken.png is no index that can be read"):
+        PictureIndex.load(album / "broken.png", model)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"num_pieces": 7}))
+    ended = search(other, QUERY, "--images", album)
+    assert ended.code == 2 and "but the model was trained with one of 7; bring back its own" in ended.said, ended.said
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "clip"}))
+    with pytest.raises(CheckpointError, match="is a model of type 'clip'; wanted an export"):
+        open_twin(other, VLBertForImageTextRetrieval)
