@@ -17,7 +17,11 @@ from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
 POSITIONS = "vision.embedding.positions"
-FREE = ("init_std", "image_size")  # knobs of the shape that weights do not follow, or can be made to fit
+FREE = (
+    "init_std",
+    "vision_position_std",
+    "image_size",
+)  # knobs of the shape that weights do not follow, or can be made to fit
 
 
 class SourceError(Exception):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from mmtrain.config.depth import layers_of
+from mmtrain.config.schema import ModelConfig
 from mmtrain.config.tuning import LORA_A, LORA_B
 from mmtrain.parallel.slices import Slice
 
@@ -24,15 +26,14 @@ def _cut_dim(param: torch.nn.Parameter) -> int | None:
     return param.partition_dim if getattr(param, "tensor_model_parallel", False) else None
 
 
-def initialize(
-    model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, std: float, depths: Mapping[str, int]
-) -> None:
+def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, shape: ModelConfig) -> None:
     """Fill every parameter with a pure function of (seed, name), so that each layout starts from the same weights.
 
-    Matrices, embeddings, positions and [CLS]: normal with `std`; matrices that write to the residual stream smaller by
-    the root of twice the stack's depth (Radford et al. 2019; `depths` are the layers of each whole stack); norms 1;
-    biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0, so that they begin with no effect.
+    Matrices, embeddings, positions and [CLS]: normal with `shape.init_std`, those of patches with their own; matrices
+    that write to the residual stream smaller by the root of twice the stack's depth (Radford et al. 2019); norms 1;
+    biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0: they begin with no effect.
     """
+    depths = layers_of(shape)
     for name, param in model.named_parameters():
         if name.endswith("log_temperature"):
             continue
@@ -44,13 +45,18 @@ def initialize(
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
-            spread = _spread_of_lora(whole) if name.endswith(LORA_A) else std * _scale(name, depths)
-            param.data.copy_(whole[place.index] * spread)
+            std = _std_of_lora(whole) if name.endswith(LORA_A) else _std(name, shape) * _scale(name, depths)
+            param.data.copy_(whole[place.index] * std)
 
 
-def _spread_of_lora(whole_KH: torch.Tensor) -> float:
-    """Standard deviation of a first A: that of the uniform one that LoRA's authors draw (loralib)."""
+def _std_of_lora(whole_KH: torch.Tensor) -> float:
+    """Of a first A: that of the uniform distribution which LoRA's authors draw from (loralib)."""
     return 1 / math.sqrt(3 * whole_KH.shape[1])
+
+
+def _std(name: str, shape: ModelConfig) -> float:
+    is_of_patches = name.endswith("vision.embedding.positions")
+    return shape.vision_position_std or shape.init_std if is_of_patches else shape.init_std
 
 
 def _scale(name: str, depths: Mapping[str, int]) -> float:
