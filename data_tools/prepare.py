@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from data_tools.fetch import FetchRules, fetch
 from data_tools.images import ImageRules, prepare_image
@@ -45,9 +45,16 @@ class Preparation:
 class Gathered:
     """What a row names."""
 
-    captions: tuple[str, ...]
+    captions: "Captions"
     facts: dict[str, Any] | None
     image: bytes
+
+
+class Captions(NamedTuple):
+    """Those of a row that may stay, and why the others may not."""
+
+    kept: tuple[str, ...]
+    detail: str = ""
 
 
 def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
@@ -63,21 +70,22 @@ def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
     return task.number
 
 
-def read_captions(captions: Sequence[str | Place], rules: CaptionRules, fetch_rules: FetchRules) -> tuple[str, ...]:
-    """Those of the captions that may stay, cleaned; Unusable, with the first one's fault, where none may."""
-    fault = Unusable(NO_CAPTION)
-    kept, first = [], True
+def read_captions(captions: Sequence[str | Place], rules: CaptionRules, fetch_rules: FetchRules) -> Captions:
+    """The captions cleaned and sorted; Unusable, with the first one's fault, where none may stay."""
+    faults: list[Unusable] = []
+    kept: list[str] = []
     for given in captions:
         try:
             caption = _clean(given if isinstance(given, str) else _text_at(given, fetch_rules))
             check_caption(caption, rules)
             kept.append(caption)
         except Unusable as error:
-            fault = error if first else fault
-        first = False
+            faults.append(error)
     if not kept:
-        raise fault
-    return tuple(dict.fromkeys(kept))
+        raise faults[0] if faults else Unusable(NO_CAPTION)
+    reasons = ", ".join(dict.fromkeys(fault.reason for fault in faults))
+    detail = f"{len(faults)} of {len(captions)} captions left out: {reasons}" if faults else ""
+    return Captions(tuple(dict.fromkeys(kept)), detail)
 
 
 def _gathered(rows: Sequence[Row], how: Preparation) -> Iterator[tuple[Row, Gathered | Unusable]]:
@@ -108,14 +116,14 @@ def _gather(row: Row, how: Preparation) -> Gathered | Unusable:
         return error
 
 
-def _captions(row: Row, facts: dict[str, Any] | None, how: Preparation) -> tuple[str, ...]:
+def _captions(row: Row, facts: dict[str, Any] | None, how: Preparation) -> Captions:
     """Those that may stay; an image about which questions are asked needs none."""
     try:
         return read_captions((*row.captions, *_further_captions(row, facts)), how.captions, how.fetch)
     except Unusable as fault:
         if fault.reason != NO_CAPTION or not (facts and facts.get("questions")):
             raise
-        return ()
+        return Captions(())
 
 
 def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: BinaryIO) -> Record:
@@ -130,7 +138,8 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
     return Record(
         number=row.number,
         source=row.source,
-        captions=found.captions,
+        detail=found.captions.detail,
+        captions=found.captions.kept,
         facts=found.facts,
         extension=prepared.extension,
         offset=offset,

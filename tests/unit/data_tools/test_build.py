@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from data_tools.pack import Sample, write_shard
 from data_tools.selection import CutRules
 from data_tools.sources import SourceOptions, read_rows
 from data_tools.tables import Columns
+from data_tools.texts import CaptionRules
 from mmtrain.data.index import DataError, find_shards, open_index, read_manifest, read_part
 
 
@@ -179,3 +181,12 @@ def test_images_in_shards_are_the_files_that_went_in(table, tmp_path):
     content = read_part(shard, open_index(shard).parts[7]["png"])
     assert content == (table.parent / "photos/7.png").read_bytes()
     assert Image.open(io.BytesIO(content)).getpixel((0, 0)) == (7, 80, 160)
+
+
+def test_captions_left_out_of_a_sample_that_has_others_are_counted_beside_it(tmp_path):
+    write_image(tmp_path / "photo.png")
+    (tmp_path / "pairs.csv").write_text("image,caption\nphoto.png,a dog runs\nphoto.png,logo\nphoto.png,a brown dog\n")
+    rules = BuildSettings(captions=CaptionRules(blacklist=("logo",)))
+    build_shards([str(tmp_path / "pairs.csv")], tmp_path / "out", rules, options=SourceOptions(group=True))
+    (row,) = pyarrow.parquet.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert row["num_captions"] == 2 and row["detail"] == "1 of 3 captions left out: blacklisted caption"
