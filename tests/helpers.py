@@ -7,9 +7,11 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from typing import Any
 
 RANK_TIMEOUT_SECONDS = 240.0
+PRELOADED = ("mmtrain.engine.zero", "mmtrain.engine.build")  # what ranks would each take seconds to import
 
 
 def free_port() -> int:
@@ -19,10 +21,24 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _rank(function: Callable[..., Any], args: tuple, rank: int, world_size: int, port: int, answers: Any) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+def _fresh_processes() -> BaseContext:
+    """Processes that begin with nothing but imported modules: forked off one that did nothing else.
+
+    Where there is a GPU they begin with nothing: whoever asks for GPUs, as DeepSpeed does when imported, may not fork.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
+def _rank(function: Callable[..., Any], args: tuple, environment: dict[str, str], answers: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    rank = int(environment["RANK"])
     try:
         import torch
 
@@ -42,10 +58,14 @@ def run_ranks(
 
     RuntimeError with the rank's own traceback as soon as one fails, or after `timeout_seconds`.
     """
-    context = multiprocessing.get_context("spawn")
-    answers, port = context.Queue(), free_port()
+    context = _fresh_processes()
+    answers, shared = context.Queue(), {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
     ranks = [
-        context.Process(target=_rank, args=(function, args, rank, world_size, port, answers), daemon=True)
+        context.Process(
+            target=_rank,
+            args=(function, args, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, answers),
+        )
         for rank in range(world_size)
     ]
     for process in ranks:

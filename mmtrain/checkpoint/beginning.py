@@ -15,7 +15,7 @@ from mmtrain.parallel.slices import Slice
 
 CHECKPOINTS = "checkpoints"
 # Knobs of the model that its weights do not follow.
-FREE = frozenset({"init_std", "recompute", "init_from", "init_towers"})
+FREE = frozenset({"init_std", "vision_position_std", "recompute", "init_from", "init_towers"})
 
 
 class RunSource:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ from mmtrain.checkpoint.load import find_whole, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.saving import Save
-from mmtrain.checkpoint.staging import Staging
-from mmtrain.checkpoint.write import Written, agree_on_rectangles, commit_and_tidy
+from mmtrain.checkpoint.write import agree_on_rectangles
+from mmtrain.checkpoint.writers import ProcessWriter, ThreadWriter
 from mmtrain.config.schema import CheckpointConfig
 from mmtrain.parallel.meeting import rank_and_size, told_by_all
 from mmtrain.parallel.slices import Slice
@@ -35,6 +35,10 @@ class Kept(Protocol):
 
     def kept(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         """Those of them that this rank is to write."""
+        ...
+
+    def hold(self, until: Callable[[], None]) -> None:
+        """Change none of them before `until` has returned."""
         ...
 
     def progress(self) -> dict[str, int]:
@@ -72,9 +76,9 @@ class Keeper:
         self._started = 0.0
         self._newest_step: int | None = None  # what stands, or is on its way
         self._save: Save | None = None
-        self._staging = Staging()
+        keep = {"keep_last": plan.keep_last, "keep_every": plan.keep_every}
+        self.writer = (ProcessWriter if plan.asynchronous else ThreadWriter)(self._rank, keep)
         self._places: list[Slice] | None = None
-        self._table: Any = None  # of all ranks' rectangles, on the first rank
 
     def resume(self, engine: Kept, stream: Located) -> int:
         """Take up the newest whole checkpoint and return its step; 0 where the run folder holds none.
@@ -82,8 +86,7 @@ class Keeper:
         ConfigError where it is of a run that meant something else, CheckpointError where none is whole.
         """
         self.finish()
-        if self._plan.asynchronous:
-            self._staging.reserve(list(engine.kept()))
+        self._agree_on(list(engine.kept()))
         self._tidy()
         found = find_whole(self.checkpoints)
         if found is None:
@@ -111,15 +114,14 @@ class Keeper:
         manifest = replace(self._here, step=step, stream=stream.state(), engine=engine.progress())
         parts = list(engine.kept())
         self._agree_on(parts)
-        if self._plan.asynchronous:
-            parts = self._staging.copies(parts)
         self._newest_step = step
         self._started = time.monotonic()
-        self._save = Save(self.checkpoints, manifest, parts, self._commit)
-        if not self._plan.asynchronous:
-            self.finish()
-        else:
+        self._save = Save(self.checkpoints, manifest, self.writer, parts)
+        if self._plan.asynchronous:
+            engine.hold(self.writer.wait_until_taken)
             self.attend()
+        else:
+            self.finish()
 
     def attend(self) -> None:
         """Bring a save that is on its way closer to its end; to be called after every step. Waits for no disk."""
@@ -150,12 +152,9 @@ class Keeper:
     def _agree_on(self, parts: list[tuple[Slice, torch.Tensor]]) -> None:
         places = [place for place, _ in parts]
         if self._places is None:
-            self._places, self._table = places, agree_on_rectangles(RectanglesOut(parts))
+            self._places = places
+            self.writer.lay_out(places, agree_on_rectangles(RectanglesOut(parts)))
         assert places == self._places, "this rank holds other rectangles than when it saved before"
-
-    def _commit(self, folder: Path, manifest: Manifest, written: list[Written]) -> None:
-        kept: Mapping[str, int] = {"keep_last": self._plan.keep_last, "keep_every": self._plan.keep_every}
-        commit_and_tidy(folder, manifest, self._table, written, **kept)
 
     def _tidy(self) -> None:
         """Name and remove what saves that were cut off have left."""

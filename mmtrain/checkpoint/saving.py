@@ -1,38 +1,36 @@
 """A save on its way: every rank writes by itself in the background, and at steps' ends all look how it stands.
 
-The threads that write talk to no other rank. What ranks have to agree on is agreed on by their main threads.
+What writes talks to no other rank. What ranks have to agree on is agreed on by their main threads.
 """
 
 import logging
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from mmtrain.checkpoint.folders import folder_of, partial_of
 from mmtrain.checkpoint.manifest import Manifest
-from mmtrain.checkpoint.write import Parts, Written, write_rank
+from mmtrain.checkpoint.staging import Parts
+from mmtrain.checkpoint.writers import ThreadWriter
 from mmtrain.parallel.meeting import count_of_all, rank_and_size, told_by_all, told_to_first
 
 LOG = logging.getLogger("mmtrain.checkpoint")
-
-Commit = Callable[[Path, Manifest, list[Written]], None]
 
 
 class Save:
     """From this rank's tensors to a checkpoint that stands, or to `fault`, the same sentence on every rank."""
 
-    def __init__(self, checkpoints: Path, manifest: Manifest, parts: Parts, commit: Commit) -> None:
-        """Every rank must call it; `commit` is called on the first one once all have written."""
+    def __init__(self, checkpoints: Path, manifest: Manifest, writer: ThreadWriter, parts: Parts) -> None:
+        """Every rank must call it."""
         self.step, self.fault = manifest.step, ""
-        self._folder, self._manifest, self._commit = folder_of(checkpoints, manifest.step), manifest, commit
+        self._folder, self._manifest, self._writer = folder_of(checkpoints, manifest.step), manifest, writer
         self._rank, _ = rank_and_size()
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._is_written = False
-        self._work: Future = self._writer.submit(self._prepare)
+        self._work: Future = writer.run(self._prepare)
         if self._is_over():
             return
-        self._work = self._writer.submit(write_rank, partial_of(self._folder), parts, self._rank)
+        writer.take(parts)
+        self._work = writer.write(partial_of(self._folder))
 
     def advance(self, *, to_the_end: bool = False) -> bool:
         """Whether the save is over, well or with a `fault`. Every rank must call it, and never waits for a disk.
@@ -49,7 +47,6 @@ class Save:
             self._hand_over()
             if not to_the_end:
                 return False
-        self._writer.shutdown()
         return True
 
     def _prepare(self) -> None:
@@ -64,7 +61,7 @@ class Save:
         self._is_written = True
         written = told_to_first(self._work.result())
         if written is not None:
-            self._work = self._writer.submit(self._commit, self._folder, self._manifest, written)
+            self._work = self._writer.commit(self._folder, self._manifest, written)
 
     def _is_over(self) -> bool:
         """Whether any rank's work has failed; then its remains are gone and `fault` says why."""

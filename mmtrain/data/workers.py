@@ -6,7 +6,6 @@ no lock is held by a reader that dies. The order and the content of what comes o
 """
 
 import atexit
-import ctypes
 import logging
 import os
 import select
@@ -28,12 +27,12 @@ from mmtrain.data.remote import forget_connections
 from mmtrain.data.ring import Ring
 from mmtrain.data.samples import BadSample
 from mmtrain.data.slot import Layout, Slot
+from mmtrain.parallel.children import settle_child
 from mmtrain.records import Batch
 
 LOG = logging.getLogger("mmtrain.data")
 READ_AHEAD_STEPS = 2  # optimizer steps that the readers are ahead of the training
 MAX_READ_AHEAD = 16  # micro-batches per reader, to bound their memory
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 RECORD = struct.Struct("<qqq")  # number or FAILED, slot, reader
 FAILED = -1
 NOTE_BYTES = 16_384  # of what a reader says when it fails
@@ -203,7 +202,8 @@ class Readers:
             os.close(alive)
             os.close(self._tasks_in)
             os.close(self._answers_out)
-            _settle(self._trainer)
+            settle_child(self._trainer)
+            forget_connections()
             self._serve(number)
             status = 0
         finally:
@@ -227,20 +227,3 @@ class Readers:
         self._note[number * NOTE_BYTES : number * NOTE_BYTES + len(said)] = said
         os.write(self._answers_in, RECORD.pack(FAILED, NOTHING, number))
         time.sleep(END_SECONDS)  # the trainer ends it; were it gone first, its death would be told and not its words
-
-
-def _settle(trainer: int) -> None:
-    """One thread per reader, and death with the trainer, however that dies."""
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)  # each operation is then a little quicker
-    forget_connections()
-    # Ctrl-C and the end of a job's time reach the whole group, but the trainer may want another batch before it saves:
-    # what that has a handler for, readers do not hear.
-    handled = {number for number in signal.valid_signals() if callable(signal.getsignal(number))}
-    for number in handled | {signal.SIGINT, signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
-    # Linux ends them at once; elsewhere the pipe of tasks closes, and they end when they ask for the next.
-    if hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != trainer:
-            os._exit(1)

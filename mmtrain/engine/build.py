@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mmtrain.config.depth import Part, layers_of
+from mmtrain.config.depth import Part
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size, sequence_unit
@@ -125,7 +125,7 @@ def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[StageMo
     parts = [VisionLanguageModel(plan, vocab_size, Part.cut(plan.model, cut, number)) for number in numbers]
     model = parts[0] if len(parts) == 1 else Chunks(parts)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
-    initialize(model, slices, seed=plan.seed, std=plan.model.init_std, depths=layers_of(plan.model))
+    initialize(model, slices, seed=plan.seed, shape=plan.model)
     return model, slices
 
 

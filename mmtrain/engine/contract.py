@@ -1,6 +1,6 @@
 """What the loop knows of an engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -38,6 +38,10 @@ class Engine(Protocol):
 
     def kept(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         """Those of `held` that this rank is to keep: all ranks' tile every tensor, and none was gathered for it."""
+        ...
+
+    def hold(self, until: Callable[[], None]) -> None:
+        """Call `until` before any of `held` changes next: what copies them needs them as they are until it returns."""
         ...
 
     def progress(self) -> dict[str, int]:

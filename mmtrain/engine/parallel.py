@@ -46,6 +46,7 @@ class ParallelEngine:
         self.vocab_size, self.evaluation = vocab_size, evaluation
         self.invariants, self.guard = Invariants(plan, groups), Guard(device, received)
         self.num_steps_done = self.num_updates = 0
+        self._until: Callable[[], None] | None = None  # what has to return before the weights move
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         batches = self.passes.agreed(micro_batches)
@@ -73,6 +74,7 @@ class ParallelEngine:
         else:
             if self.invariants.are_due(self.num_steps_done):
                 self.invariants.check(self.num_steps_done, self.states.model)
+            self._keep_held()
             grad_norm = self.states.move(learning_rate)
             self.num_updates += 1
         self.num_steps_done += 1
@@ -94,6 +96,14 @@ class ParallelEngine:
         for part in self.states.parts():
             if not self._is_replica(part.name):
                 yield from self._rectangles(part)
+
+    def hold(self, until: Callable[[], None]) -> None:
+        self._until = until
+
+    def _keep_held(self) -> None:
+        if self._until is not None:
+            self._until()
+            self._until = None
 
     def _rectangles(self, part: Part) -> Iterator[tuple[Slice, torch.Tensor]]:
         """A part, which is a flat range of this rank's slice, as rectangles of the whole tensor."""

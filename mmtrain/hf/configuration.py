@@ -38,6 +38,7 @@ class VLBertConfig(PreTrainedConfig):
     text_attention: str = "by_row"
     text_pooling: str = "first"
     init_std: float = 0.02
+    vision_position_std: float | None = None
     vocab_size: int = 512  # rows of the embedding and of the token head, filled up to a multiple
     num_pieces: int = 512  # of the tokenizer: ids from here on mean nothing
     min_temperature: float = 0.01

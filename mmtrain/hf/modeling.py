@@ -155,6 +155,8 @@ class VLBertPreTrainedModel(PreTrainedModel):
                 init.zeros_(param)
             elif name == "log_temperature":
                 init.constant_(param, -2.66)  # 0.07, as CLIP begins
+            elif isinstance(module, PatchEmbedding) and name == "positions":
+                init.normal_(param, std=self.config.vision_position_std or self.config.init_std)
             else:
                 init.normal_(param, std=self.config.init_std)
 

@@ -16,7 +16,7 @@ from mmtrain.hf.tokenization import TOKENIZER_FILE
 from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
-FREE = ("init_std",)  # knobs of the shape that weights do not follow
+FREE = ("init_std", "vision_position_std")  # knobs of the shape that weights do not follow
 
 
 class SourceError(Exception):

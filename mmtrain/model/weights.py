@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from mmtrain.config.depth import layers_of
+from mmtrain.config.schema import ModelConfig
 from mmtrain.parallel.slices import Slice
 
 FULL = 1.0  # a norm's first weight
@@ -23,15 +25,14 @@ def _cut_dim(param: torch.nn.Parameter) -> int | None:
     return param.partition_dim if getattr(param, "tensor_model_parallel", False) else None
 
 
-def initialize(
-    model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, std: float, depths: Mapping[str, int]
-) -> None:
+def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, shape: ModelConfig) -> None:
     """Fill every parameter with a pure function of (seed, name), so that each layout starts from the same weights.
 
-    Matrices, embeddings, positions and [CLS]: normal with `std`; matrices that write to the residual stream smaller by
-    the root of twice the stack's depth (Radford et al. 2019; `depths` are the layers of each whole stack); norms 1;
+    Matrices, embeddings, positions and [CLS]: normal with `shape.init_std`, those of patches with their own; matrices
+    that write to the residual stream smaller by the root of twice the stack's depth (Radford et al. 2019); norms 1;
     biases 0; the temperature as it stands.
     """
+    depths = layers_of(shape)
     for name, param in model.named_parameters():
         if name.endswith("log_temperature"):
             continue
@@ -43,7 +44,12 @@ def initialize(
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
-            param.data.copy_(whole[place.index] * std * _scale(name, depths))
+            param.data.copy_(whole[place.index] * _std(name, shape) * _scale(name, depths))
+
+
+def _std(name: str, shape: ModelConfig) -> float:
+    is_of_patches = name.endswith("vision.embedding.positions")
+    return shape.vision_position_std or shape.init_std if is_of_patches else shape.init_std
 
 
 def _scale(name: str, depths: Mapping[str, int]) -> float:

@@ -1,6 +1,8 @@
 """Which device this rank computes on and in which precision: the only place that asks the hardware."""
 
 import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -56,3 +58,22 @@ def synchronize(device: torch.device) -> None:
     """Wait for what was launched on `device`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class Aside:
+    """Copies of tensors, made on the host beside what their device computes; they see all launched before this was."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = list(tensors)
+        device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
+        self._stream = None if device is None else torch.cuda.Stream(device)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def copy(self, copies: Sequence[torch.Tensor]) -> None:
+        """Fill `copies`, of the same shapes and types, and wait until all stand."""
+        with torch.no_grad(), nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            # In one call, during which the interpreter is free: the other thread would be held up at each of many.
+            torch._foreach_copy_(copies, self._tensors, non_blocking=True)
+        if self._stream is not None:
+            self._stream.synchronize()

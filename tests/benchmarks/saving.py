@@ -2,8 +2,9 @@
 
 python -m tests.benchmarks.saving [--hidden-size 384] [--ranks 1]
 
-The stall is the longest gap between the ends of two steps minus the median one, over a run that saves amid it, once
-the files of the first save have been made. Prints a ratio; fails nothing.
+The stall of a save is the longest gap between the ends of two steps, of those from it to the next, minus the median
+one. Steps vary by themselves, the more the less quiet the machine is: so the median of several saves is said first,
+then the worst. Prints ratios; fails nothing.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 from tests.helpers import VOCAB_SIZE, run_ranks, tiny_plan
 
-SAVES = 4
+SAVES = 7
 STEPS_BETWEEN = 10
 
 
@@ -24,7 +25,7 @@ def plan_of(hidden_size: int, num_ranks: int, asynchronous: bool) -> Any:
     layers = {"vision_layers": 3, "text_layers": 3, "fusion_layers": 3}
     return tiny_plan(
         model={"hidden_size": hidden_size, "num_heads": 8, **layers},
-        train={"global_batch_size": 8 * num_ranks, "micro_batch_size": 8},
+        train={"global_batch_size": 4 * num_ranks, "micro_batch_size": 4},
         checkpoint={"asynchronous": asynchronous, "keep_last": 1},
         invariants={"first_steps": 0},
     )
@@ -91,11 +92,14 @@ def main() -> None:
     print(f"synchronous save   {synchronous:8.3f} s (median of {SAVES})", flush=True)
     gaps, copies, num_bytes = measured(words, asynchronous=True)
     median = statistics.median(gaps)
-    stall = max(gaps) - median
+    longest = [max(gaps[start : start + STEPS_BETWEEN]) for start in range(0, len(gaps), STEPS_BETWEEN)]
+    stall, worst = statistics.median(longest) - median, max(longest) - median
     print(f"{num_bytes / 1e6:.0f} MB a checkpoint and rank, {words.ranks} rank(s)")
-    print(f"asynchronous save  {stall:8.3f} s stall (longest gap {max(gaps):.3f} - median step {median:.3f})")
+    print(f"asynchronous save  {stall:8.3f} s stall beyond the median step of {median:.3f} s; the worst {worst:.3f} s")
     print(f"                   {max(copies):8.3f} s of it at most within the call that copies")
-    print(f"stall / synchronous save: {stall / synchronous:.1%}  (wanted: at most 10 %)")
+    print(
+        f"stall / synchronous save: {stall / synchronous:.1%}, worst {worst / synchronous:.1%}  (asked: at most 10 %)"
+    )
 
 
 if __name__ == "__main__":

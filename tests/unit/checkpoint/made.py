@@ -1,6 +1,6 @@
 """A run small enough to be written by hand: two tensors, an engine and a stream that hold them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class Trained:
         yield from self.parts
 
     kept = held
+
+    def hold(self, until: Callable[[], None]) -> None:
+        until()
 
     def progress(self) -> dict[str, int]:
         return {"num_updates": self.num_updates}

@@ -73,7 +73,7 @@ def built(source: tuple[str, Path, Any], place: "Place") -> Any:
     vocab_size = theirs.config.text_config.vocab_size + 128
     model = VisionLanguageModel(plan, vocab_size)
     slices = named_slices(model, 0, 1)
-    initialize(model, slices, seed=0, std=0.02, depths={"vision": 12, "text": 12, "fusion": 1})
+    initialize(model, slices, seed=0, shape=shape)
     begin_from_source(plan, model, slices, says_so=False)
     return model.eval()
 

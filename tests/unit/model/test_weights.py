@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 STD = 0.02
 
 
-def first_weights(place: "Place", seed: int = 0) -> dict[str, torch.Tensor]:
+def first_weights(place: "Place", seed: int = 0, **model: float) -> dict[str, torch.Tensor]:
     from mmtrain.engine.build import build_model
 
-    model, _ = build_model(tiny_plan(seed=seed), place, VOCAB_SIZE)
-    return {name: param.detach() for name, param in model.named_parameters()}
+    built, _ = build_model(tiny_plan(seed=seed, model=model), place, VOCAB_SIZE)
+    return {name: param.detach() for name, param in built.named_parameters()}
 
 
 def test_values_depend_on_the_seed_and_the_name_alone(place: "Place") -> None:
@@ -52,3 +52,10 @@ def test_what_writes_to_the_residual_stream_is_smaller_by_the_root_of_twice_the_
         assert len(writes) == (3 if stack == "fusion" else 2)
         for name in writes:
             assert float(weights[name].std()) == pytest.approx(STD / math.sqrt(2 * num_layers), rel=0.1), name
+
+
+def test_positions_of_patches_can_be_larger_than_all_else(place: "Place") -> None:
+    usual, larger = first_weights(place), first_weights(place, vision_position_std=0.5)
+    differing = [name for name in usual if not torch.equal(usual[name], larger[name])]
+    assert differing == ["vision.embedding.positions"]
+    assert float(larger[differing[0]].std()) == pytest.approx(0.5, rel=0.1)
