@@ -18,7 +18,7 @@ from mmtrain.training import add_words, allowed_changes, begin, train_as_told
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    return begin(_parser().parse_args(argv), finetune)
+    return begin(_parser().parse_intermixed_args(argv), finetune)
 
 
 def _parser() -> argparse.ArgumentParser:

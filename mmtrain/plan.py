@@ -142,15 +142,20 @@ def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision:
     table = Table(*heads, title="one rank of each pipeline stage", box=SIMPLE)
     parts, costs = stage_parts(config, vocab_size), stage_costs(config, vocab_size)
     for stage, held in enumerate(stage_bytes(config, world_size, vocab_size, precision)):
+        num_params = sum(_num_parameters(config, part, vocab_size, config.parallel.tp) for part in parts[stage])
         table.add_row(
             str(stage),
             " + ".join(_layers(part) for part in parts[stage]),
             f"{costs[stage] / sum(costs):.1%}",
-            f"{sum(stage_parameters(config.model, part, vocab_size, config.parallel.tp) for part in parts[stage]):,}",
+            f"{num_params:,}",
             *(in_units(getattr(held, name)) for name in names),
             in_units(held.total),
         )
     return table
+
+
+def _num_parameters(config: RunConfig, part: Part, vocab_size: int, tp: int) -> int:
+    return stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora)
 
 
 def _layers(part: Part) -> str:
@@ -159,7 +164,7 @@ def _layers(part: Part) -> str:
 
 def _totals(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> list[str]:
     """What the run as a whole is, does in a step, and sends."""
-    num_params = stage_parameters(config.model, Part.whole(config.model), vocab_size, tp=1)
+    num_params = _num_parameters(config, Part.whole(config.model), vocab_size, tp=1)
     length, num_samples = config.model.max_text_length, config.train.global_batch_size
     picked = int(num_samples * picked_tokens(config))
     flops = step_flops(

@@ -17,7 +17,7 @@ from mmtrain.training import add_words, allowed_changes, begin, train_as_told
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
     parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
-    return begin(add_words(parser).parse_args(argv), pretrain)
+    return begin(add_words(parser).parse_intermixed_args(argv), pretrain)
 
 
 def pretrain(words: argparse.Namespace, launch: Launch, signals: Signals) -> int:

@@ -11,11 +11,12 @@ from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.load import load_tensors, look_at
 from mmtrain.checkpoint.write import TENSORS
 from mmtrain.config.schema import ModelConfig
+from mmtrain.config.tuning import LoraConfig
 from mmtrain.parallel.slices import Slice
 
 CHECKPOINTS = "checkpoints"
-# Knobs of the model that its weights do not follow.
-FREE = frozenset({"init_std", "vision_position_std", "recompute", "init_from", "init_towers"})
+# Knobs of the model that its weights do not follow, or whose change they can be made to fit: positions of patches.
+FREE = frozenset({"init_std", "vision_position_std", "recompute", "init_from", "init_towers", "image_size"})
 
 
 class RunSource:
@@ -27,7 +28,7 @@ class RunSource:
             raise CheckpointError(f"model.init_from is {str(run_dir)!r}, which holds no whole checkpoint")
         self.run_dir, self.folder, self.manifest = run_dir, found.folder, found.manifest
         reader = checkpoint.FileSystemReader(self.folder / TENSORS)
-        self._names = frozenset(reader.read_metadata().state_dict_metadata)
+        self._table = reader.read_metadata().state_dict_metadata
 
     @property
     def answers(self) -> list[str]:
@@ -50,10 +51,30 @@ class RunSource:
             )
         return faults
 
+    def lora_faults(self, lora: LoraConfig) -> list[str]:
+        """Why a run with these small matrices cannot begin with it: its own are others, and part of the model."""
+        theirs = LoraConfig.model_validate(self.manifest.config.get("finetune", {}).get("lora", {}))
+        if not theirs.rank or _effect(theirs) == _effect(lora):
+            return []
+        return [
+            f"model.init_from ({self.run_dir}) was trained with finetune.lora.rank={theirs.rank}, "
+            f"alpha={theirs.alpha:g}, stacks={','.join(theirs.stacks)}, matrices={','.join(theirs.matrices)}; set "
+            f"finetune.lora the same, or begin with its export, where they are merged (mmtrain export {self.run_dir})"
+        ]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The whole shape of a tensor that it has."""
+        return tuple(self._table[name].size)
+
     def fill_all(self, wanted: Mapping[Slice, torch.Tensor]) -> list[str]:
         """Fill each tensor that the checkpoint has; names of those it has not. Every rank must call it."""
-        load_tensors(self.folder, {place: tensor for place, tensor in wanted.items() if place.name in self._names})
-        return sorted(place.name for place in wanted if place.name not in self._names)
+        load_tensors(self.folder, {place: tensor for place, tensor in wanted.items() if place.name in self._table})
+        return sorted(place.name for place in wanted if place.name not in self._table)
+
+
+def _effect(lora: LoraConfig) -> tuple[object, ...]:
+    """What of it the weights follow."""
+    return lora.rank, lora.alpha, set(lora.stacks), set(lora.matrices)
 
 
 def is_run(folder: Path) -> bool:

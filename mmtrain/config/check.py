@@ -43,7 +43,11 @@ def find_faults(config: RunConfig, world_size: int, num_pieces: int | None = Non
 
     `num_pieces` of the tokenizer, once it has been read, bring the vocabulary into the check.
     """
-    return [*find_faults_without_data(config, world_size, num_pieces), *_data_faults(config)]
+    return [
+        *find_faults_without_data(config, world_size, num_pieces),
+        *_beginning_faults(config),
+        *_data_faults(config),
+    ]
 
 
 def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int | None = None) -> list[str]:
@@ -52,6 +56,7 @@ def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int
         *_shape_faults(config.model),
         *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
+        *_tuning_faults(config),
         *_task_faults(config),
         *_schedule_faults(config),
         *_survival_faults(config.survival),
@@ -113,6 +118,34 @@ def _objective_faults(config: RunConfig) -> list[str]:
             + (f"the nearest that does is {nearest}" if nearest >= MIN_POOL_SIZE else "raise train.micro_batch_size")
         )
     return faults
+
+
+def _tuning_faults(config: RunConfig) -> list[str]:
+    finetune, loss = config.finetune, config.loss
+    only_compares = loss.mlm == loss.of_itm == loss.of_lm == loss.answer == 0
+    if not finetune.lora.rank and finetune.lora.beside:
+        return [
+            "finetune.lora.beside names what moves beside LoRA's matrices, but finetune.lora.rank is 0; give a rank"
+        ]
+    if not finetune.moving:
+        return [
+            "finetune.freeze names every part, so there is nothing to learn; leave one out, or set finetune.lora.rank"
+        ]
+    if only_compares and finetune.moving <= {"fusion"}:
+        return [
+            "finetune lets only the fusion stack move, which loss.itc alone does not reach; let a tower move as well"
+        ]
+    return []
+
+
+def _beginning_faults(config: RunConfig) -> list[str]:
+    if not config.finetune.frozen or config.model.init_from is not None:
+        return []
+    knob = "finetune.lora.rank" if config.finetune.lora.rank else "finetune.freeze"
+    return [
+        f"{knob} keeps weights as they came, but model.init_from is not given, so they would stay as they were drawn; "
+        "name a run or an export to begin with"
+    ]
 
 
 def _task_faults(config: RunConfig) -> list[str]:

@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from mmtrain.config.answers import read_answers
 from mmtrain.config.presets import laid_over
-from mmtrain.config.schema import Frozen, RunConfig, SetConfig
+from mmtrain.config.schema import RunConfig, SetConfig
+from mmtrain.config.section import Frozen
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
 

@@ -3,22 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mmtrain.config.presets import with_presets
+from mmtrain.config.section import Amount, Count, Frozen, Positive, Share, Weight
+from mmtrain.config.tuning import FinetuneConfig
 
-Count = Annotated[int, Field(ge=1)]
-Amount = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh"]
-
-
-class Frozen(BaseModel):
-    """A section: unknown keys are refused and nothing changes once it is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class TrainConfig(Frozen):
@@ -323,6 +314,7 @@ class RunConfig(Frozen):
     mlm: MlmConfig = MlmConfig()
     lm: LmConfig = LmConfig()
     task: TaskConfig = TaskConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     data: DataConfig = DataConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

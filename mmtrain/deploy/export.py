@@ -16,6 +16,7 @@ from mmtrain.config.load import dump_config
 from mmtrain.config.presets import PRESETS
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
+from mmtrain.config.tuning import LoraConfig, low_rank_of
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
 from mmtrain.hf import (
@@ -64,7 +65,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     wanted = shapes(config)
-    num_bytes = write_weights(partial, wanted, dtype, _Weights(source, wanted))
+    num_bytes = write_weights(partial, wanted, dtype, _Weights(source, wanted, plan.finetune.lora))
     config.save_pretrained(partial)
     processor = processor_of(run_dir / TOKENIZER, config)
     generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(partial)
@@ -121,10 +122,10 @@ def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:
 
 
 class _Weights:
-    """The weights of a checkpoint, asked for in order: a few at a time are read and held."""
+    """The weights of a checkpoint, asked for in order: a few at a time are read and held, LoRA's merged into them."""
 
-    def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._source, self._shapes = source, shapes
+    def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], lora: LoraConfig) -> None:
+        self._source, self._shapes, self._lora = source, shapes, lora
         self._held: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str) -> torch.Tensor:
@@ -142,6 +143,21 @@ class _Weights:
             if found and num_bytes > HELD_BYTES:
                 break
             found[name] = torch.empty(self._shapes[name])
-        wanted = {Slice.of_part(in_run(name), self._shapes[name], None, 0, 1): part for name, part in found.items()}
-        load_tensors(self._source, wanted)
+        small = {in_run(name): self._small_ones(part) for name, part in found.items() if self._has_small_ones(name)}
+        named = {in_run(name): part for name, part in found.items()}
+        for name, pair in small.items():
+            named |= dict(zip(low_rank_of(name), pair, strict=True))
+        load_tensors(
+            self._source, {Slice.of_part(name, tuple(part.shape), None, 0, 1): part for name, part in named.items()}
+        )
+        for name, (first, second) in small.items():
+            named[name].add_(second @ first, alpha=self._lora.scale)
         return found
+
+    def _has_small_ones(self, name: str) -> bool:
+        return self._lora.stands_beside(in_run(name))
+
+    def _small_ones(self, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Room for LoRA's A and B beside a matrix."""
+        num_outputs, num_inputs = whole.shape
+        return torch.empty(self._lora.rank, num_inputs), torch.empty(num_outputs, self._lora.rank)

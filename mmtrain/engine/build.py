@@ -20,6 +20,7 @@ from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.engine.beginnings import begin_from_source
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.frozen import freeze
 from mmtrain.engine.parallel import ParallelEngine
 from mmtrain.engine.passes import Passes, StraightPasses
 from mmtrain.engine.pipeline import PipelinePasses
@@ -38,7 +39,7 @@ from mmtrain.parallel.grid import Grid
 from mmtrain.parallel.groups import Groups, start
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.slices import Slice
-from mmtrain.planner.memory import choose_gather, with_gather
+from mmtrain.planner.memory import choose_gather, what_moves, with_gather
 from mmtrain.planner.stages import stage_layers
 
 LOG = logging.getLogger("mmtrain.engine")
@@ -126,6 +127,7 @@ def build_model(plan: RunConfig, place: Place, num_pieces: int) -> tuple[StageMo
     model = parts[0] if len(parts) == 1 else Chunks(parts)
     slices = named_slices(model, place.groups.coord.tp, place.groups.grid.tp)
     initialize(model, slices, seed=plan.seed, shape=plan.model)
+    freeze(plan, model)
     return model, slices
 
 
@@ -152,6 +154,8 @@ def build_engine(
     `received` says which signal to end this rank has got, 0 for none.
     """
     plan = decide_gather(plan, place, num_pieces)
+    if plan.finetune.frozen and place.groups.rank == 0:
+        LOG.info("%s", what_moves(plan, padded_vocab_size(num_pieces)))
     model, slices = build_model(plan, place, num_pieces)
     begin_from_source(plan, model, slices, says_so=place.groups.rank == 0)
     states = (holder or holder_for(plan, place.groups))(plan, model, place.groups, place.device, place.dtype)

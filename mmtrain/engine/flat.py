@@ -3,7 +3,7 @@
 Read from DeepSpeed's own bookkeeping; the optimizers that are handed in are its wrappers around AdamW.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,9 +29,13 @@ def parts_of_stage_3(optimizer: Any, named: Named) -> Iterator[Part]:
             yield from parts_of(optimizer.optimizer, masters[group], name, start, slice(offset, offset + size))
 
 
-def refresh_stage_3(optimizer: Any) -> None:
-    """The weights as the masters say, as after a step: gathered ones are let go, those that persist gathered anew."""
+def refresh_stage_3(optimizer: Any, put_back_frozen: Callable[[], None]) -> None:
+    """The weights as the masters say, as after a step: gathered ones are let go, those that persist gathered anew.
+
+    `put_back_frozen` does the same to the parts of those that have no masters, once all are in parts.
+    """
     optimizer._partition_all_parameters()
+    put_back_frozen()
     for number in range(len(optimizer.fp32_partitioned_groups_flat)):
         optimizer._reassign_or_swap_out_partitioned_parameters(number)
     if optimizer.persistent_parameters:

@@ -1,13 +1,14 @@
 """How the optimizer moves: which weights decay, and the learning rate of each step."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from mmtrain.config.schema import TrainConfig
 
+SHARE = "learning_rate_share"  # of a group of weights, over that of the heads
 MASTER = ""  # the kind of a weight itself, in float32
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each element
 
@@ -35,21 +36,31 @@ def decays(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and not name.endswith("positions")
 
 
-def build_optimizer(named: Iterable[tuple[str, torch.nn.Parameter]], train: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over two groups, with decay and without."""
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+def build_optimizer(
+    named: Iterable[tuple[str, torch.nn.Parameter]],
+    train: TrainConfig,
+    share_of: Callable[[str], float] = lambda name: 1.0,
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over groups, with decay and without, of each share of the learning rate."""
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
     for name, param in named:
-        groups[decays(name, tuple(param.shape))].append(param)
+        groups.setdefault((decays(name, tuple(param.shape)), share_of(name)), []).append(param)
     return torch.optim.AdamW(
         [
-            {"params": groups[True], "weight_decay": train.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
+            {"params": params, "weight_decay": train.weight_decay if does_decay else 0.0, SHARE: share}
+            for (does_decay, share), params in sorted(groups.items(), key=lambda item: item[0], reverse=True)
         ],
         lr=train.learning_rate,
         betas=(train.beta1, train.beta2),
         eps=train.epsilon,
         fused=True,
     )
+
+
+def set_learning_rate(groups: Iterable[dict[str, Any]], learning_rate: float) -> None:
+    """Give each group of an optimizer that `build_optimizer` made its share of the learning rate."""
+    for group in groups:
+        group["lr"] = learning_rate * group[SHARE]
 
 
 def moments_of(optimizer: torch.optim.AdamW, master: torch.Tensor) -> dict[str, torch.Tensor]:

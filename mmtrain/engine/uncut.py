@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from mmtrain.config.schema import RunConfig
-from mmtrain.engine.optim import Part, build_optimizer, count_updates, parts_of, set_updates
+from mmtrain.engine.frozen import ANCHOR, FrozenWeights, anchored, share_in
+from mmtrain.engine.optim import Part, build_optimizer, count_updates, parts_of, set_learning_rate, set_updates
 from mmtrain.model.chunks import StageModel
 from mmtrain.parallel.collectives import sum_floats
 from mmtrain.parallel.groups import Groups
@@ -25,22 +26,25 @@ class UncutStates:
         self, plan: RunConfig, model: StageModel, groups: Groups, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.groups, self.device, self.clipping = groups, device, plan.train.gradient_clipping
-        model.to(device)
-        masters = [(name, param.detach().float().clone()) for name, param in model.named_parameters()]
-        self.model = model.to(dtype)
-        self.params = list(model.parameters())
+        self.model = model
+        self.frozen = FrozenWeights(model, groups)
+        self.stage, named = anchored(plan, model)
+        self.stage.to(device)
+        masters = [param.detach().float().clone() for _, param in named]
+        self.stage.to(dtype)
+        self.params = [param for _, param in named]
         keeps_masters = dtype != torch.float32
-        self.masters = [torch.nn.Parameter(master) for _, master in masters] if keeps_masters else self.params
-        names = [name for name, _ in masters]
-        self.named_masters = list(zip(names, self.masters, strict=True))
-        self.optimizer = build_optimizer(self.named_masters, plan.train)
+        self.masters = [torch.nn.Parameter(master) for master in masters] if keeps_masters else self.params
+        named_masters = list(zip([name for name, _ in named], self.masters, strict=True))
+        self.named_masters = [(name, master) for name, master in named_masters if not name.startswith(ANCHOR)]
+        self.optimizer = build_optimizer(named_masters, plan.train, share_in(plan))
         self._copies = list(zip(self.params, self.masters, strict=True)) if keeps_masters else []
         sums_in_float32 = plan.zero.grad_accumulation == "fp32"
         for param, master in self._copies if sums_in_float32 else ():
             param.register_post_accumulate_grad_hook(lambda param, master=master: _add_to_master(param, master))
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.model(*inputs)
+        return self.stage(*inputs)
 
     def during_passes(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -59,8 +63,7 @@ class UncutStates:
         norm = self._norm()
         if 0 < self.clipping < norm + CLIPPING_EPSILON:
             torch._foreach_mul_(list(self.gradients()), self.clipping / (norm + CLIPPING_EPSILON))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer.param_groups, learning_rate)
         for master in self.masters:
             if master.grad is None:
                 # AdamW would pass it over; under ZeRO, whose gradients are flat, it decays as if it had been 0.
@@ -92,6 +95,7 @@ class UncutStates:
         return ((name, master.grad) for name, master in self.named_masters if master.grad is not None)
 
     def parts(self) -> Iterator[Part]:
+        yield from self.frozen.parts()
         for name, master in self.named_masters:
             yield from parts_of(self.optimizer, master, name, start=0)
 
@@ -100,6 +104,7 @@ class UncutStates:
 
     def take_up(self, num_updates: int) -> None:
         set_updates(self.optimizer, self.masters, num_updates)
+        self.frozen.put_back()
         self._copy_masters()
 
 

@@ -12,7 +12,8 @@ import torch
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.engine import flat
-from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_updates
+from mmtrain.engine.frozen import FrozenWeights, anchored, moving, share_in
+from mmtrain.engine.optim import Part, build_optimizer, count_updates, set_learning_rate, set_updates
 from mmtrain.engine.partition import (
     add_up_in,
     build_nothing,
@@ -42,11 +43,13 @@ class ZeroStates:
         build_nothing()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
-        self.model = model
+        self.model, self.named = model, moving(model)
+        self.frozen = FrozenWeights(model, groups)
+        self.stage_model, named = anchored(plan, model)
         self.engine, *_ = deepspeed.initialize(
-            model=model.to(device),
-            optimizer=build_optimizer(model.named_parameters(), plan.train),
-            model_parameters=list(model.parameters()),
+            model=self.stage_model.to(device),
+            optimizer=build_optimizer(named, plan.train, share_in(plan)),
+            model_parameters=[param for _, param in named],
             mpu=GroupsForDeepSpeed(groups),
             config=deepspeed_config(plan, groups.grid.dp, dtype),
         )
@@ -55,7 +58,7 @@ class ZeroStates:
         self.stage = plan.zero.stage
         if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
             # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
-            add_up_in(model.parameters(), torch.float32)
+            add_up_in([param for _, param in named], torch.float32)
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -70,7 +73,7 @@ class ZeroStates:
         if not self.gathers_per_step:
             yield
             return
-        gather_and_hold(self.model.parameters())
+        gather_and_hold(self.stage_model.parameters())
         with reduced_once(self.engine):
             yield
 
@@ -92,8 +95,7 @@ class ZeroStates:
             yield from optimizer.fp32_groups_gradient_flat_partition
 
     def move(self, learning_rate: float) -> float:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.engine.optimizer.param_groups, learning_rate)
         self.engine.set_gradient_accumulation_boundary(True)
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
@@ -104,19 +106,23 @@ class ZeroStates:
     def whole_gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         from deepspeed.utils import safe_get_full_grad
 
-        return ((name, safe_get_full_grad(param).float()) for name, param in self.model.named_parameters())
+        return ((name, safe_get_full_grad(param).float()) for name, param in self.named)
 
     def parts(self) -> Iterator[Part]:
+        yield from self.frozen.parts()
         parts_of_stage = flat.parts_of_stage_3 if self.stage == 3 else flat.parts_of_stage_1_and_2
-        return parts_of_stage(self.engine.optimizer, self.model.named_parameters())
+        yield from parts_of_stage(self.engine.optimizer, self.named)
 
     def count_updates(self) -> int:
         return count_updates(self.engine.optimizer.optimizer, self._masters)
 
     def take_up(self, num_updates: int) -> None:
         set_updates(self.engine.optimizer.optimizer, self._masters, num_updates)
-        refresh = flat.refresh_stage_3 if self.stage == 3 else flat.refresh_stage_1_and_2
-        refresh(self.engine.optimizer)
+        if self.stage == 3:
+            flat.refresh_stage_3(self.engine.optimizer, self.frozen.put_back_parts)
+        else:
+            flat.refresh_stage_1_and_2(self.engine.optimizer)
+            self.frozen.put_back()
 
     @property
     def _masters(self) -> list[torch.Tensor]:

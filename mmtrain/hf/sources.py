@@ -16,7 +16,12 @@ from mmtrain.hf.tokenization import TOKENIZER_FILE
 from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
-FREE = ("init_std", "vision_position_std")  # knobs of the shape that weights do not follow
+POSITIONS = "vision.embedding.positions"
+FREE = (
+    "init_std",
+    "vision_position_std",
+    "image_size",
+)  # knobs of the shape that weights do not follow, or can be made to fit
 
 
 class SourceError(Exception):
@@ -38,6 +43,10 @@ class Source(Protocol):
 
     def fill(self, param: torch.Tensor, name: str, index: Sequence[slice]) -> None:
         """Put the rectangle `index` of the weight into `param`."""
+        ...
+
+    def positions(self) -> torch.Tensor:
+        """The learned positions of an image's tokens, of the source's own grid of patches."""
         ...
 
     def table(self) -> list[str]:
@@ -95,6 +104,9 @@ class ExportSource:
 
     def fill(self, param: torch.Tensor, name: str, index: Sequence[slice]) -> None:
         param.copy_(self._weights.read(in_twin(name), index))
+
+    def positions(self) -> torch.Tensor:
+        return self._weights.read(in_twin(POSITIONS))
 
     def table(self) -> list[str]:
         return [f"first weights: all from {self.folder}"]

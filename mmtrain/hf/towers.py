@@ -125,7 +125,6 @@ class TowerSource:
         theirs, is_clip = self.config.vision_config, self.kind == "clip"
         return [
             *self._knobs_of_both(model, "vision", model.vision_width),
-            Knob("image_size", model.image_size, theirs.image_size),
             Knob("patch_size", model.patch_size, theirs.patch_size),
             Knob("vision_class_token", model.vision_class_token, is_clip),
             Knob("vision_entry_norm", model.vision_entry_norm, is_clip),
@@ -149,6 +148,9 @@ class TowerSource:
         part = whole[tuple(index)]
         param[: len(part)].copy_(part)
         self._made.add(name)
+
+    def positions(self) -> torch.Tensor:
+        return self._weights.read(SAME["vision.embedding.positions"])
 
     def _recipe(self, name: str) -> Recipe | None:
         """How a weight is made of the source's; None where it has none."""

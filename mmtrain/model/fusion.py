@@ -8,7 +8,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import ImageContext, Norm, Stack, gathered, spread
+from mmtrain.model.layers import ImageContext, Norm, gathered, spread
+from mmtrain.model.stack import Stack
 
 
 class FusionEntry(torch.nn.Module):

@@ -13,7 +13,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.schema import ItcConfig, ModelConfig
 from mmtrain.config.shapes import inner_width, stack_heads, stack_norm_epsilons
-from mmtrain.model.layers import ACTIVATIONS, vocabulary_head
+from mmtrain.model.layers import vocabulary_head
+from mmtrain.model.stack import ACTIVATIONS
 
 
 class ImagePool(torch.nn.Module):

@@ -1,12 +1,10 @@
 """The sharded pieces every stack is made of; the only file of the model that names one.
 
-Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size of a head.
+Axes: S sequence, B or R rows, H width, A attention heads of this rank, D size of a head, K rank of LoRA's matrices.
 """
 
-import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,26 +14,15 @@ from megatron.core.tensor_parallel import (
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
     scatter_to_sequence_parallel_region,
+    set_tensor_model_parallel_attributes,
 )
-from megatron.core.transformer.attention import (
-    CrossAttention,
-    CrossAttentionSubmodules,
-    SelfAttention,
-    SelfAttentionSubmodules,
-)
-from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.identity_op import IdentityFuncOp, IdentityOp
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
-from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.attention import CrossAttention
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
-from torch.utils.checkpoint import checkpoint
 
-from mmtrain.config.schema import ModelConfig, ParallelConfig
-from mmtrain.config.shapes import inner_width, stack_activations, stack_norm_epsilons, stack_widths
-
-OutputAndBias = tuple[torch.Tensor, torch.Tensor]
+from mmtrain.config.tuning import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -56,11 +43,11 @@ class Norm(torch.nn.Module):
         self.eps, self.meets_part = eps, config.sequence_parallel
 
     def forward(self, hidden_SBH: torch.Tensor) -> torch.Tensor:
-        weight, bias = (_met_by_part(param, self.meets_part) for param in (self.weight, self.bias))
+        weight, bias = (met_by_part(param, self.meets_part) for param in (self.weight, self.bias))
         return F.layer_norm(hidden_SBH, weight.shape, weight, bias, self.eps)
 
 
-def _met_by_part(param: torch.Tensor, meets_part: bool) -> torch.Tensor:
+def met_by_part(param: torch.Tensor, meets_part: bool) -> torch.Tensor:
     """A replicated parameter; where this rank's tokens are only a part, its gradient is the sum over the ranks'."""
     return copy_to_tensor_model_parallel_region(param) if meets_part else param
 
@@ -75,6 +62,61 @@ def gathered(part_SBH: torch.Tensor, config: TransformerConfig) -> torch.Tensor:
     if not config.sequence_parallel:
         return part_SBH
     return gather_from_sequence_parallel_region(part_SBH, tensor_parallel_output_grad=False)
+
+
+@dataclass
+class StackConfig(TransformerConfig):
+    """megatron's description of a stack, and the small matrices beside its large ones."""
+
+    lora: LoraConfig = LoraConfig()
+
+
+class LowRankColumns(ColumnParallelLinear):
+    """A matrix cut along its outputs with LoRA's two beside it: A is the same on every rank, B is cut as the matrix."""
+
+    def __init__(self, input_size: int, output_size: int, *, config: StackConfig, **rest: Any) -> None:
+        super().__init__(input_size, output_size, config=config, **rest)
+        self.scale = config.lora.scale
+        self.lora_a = torch.nn.Parameter(torch.zeros(config.lora.rank, input_size))
+        self.lora_b = _cut_along(0, torch.zeros(self.output_size_per_partition, config.lora.rank))
+
+    def forward(self, input_SBH: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output, bias = super().forward(input_SBH, *args, **kwargs)
+        inner_SBK = F.linear(input_SBH, met_by_part(self.lora_a, self.sequence_parallel))
+        # Every rank's outputs ask something of the inner tokens: what they ask is summed on the way back.
+        if self.sequence_parallel:
+            inner_SBK = gather_from_sequence_parallel_region(inner_SBK, tensor_parallel_output_grad=True)
+        else:
+            inner_SBK = copy_to_tensor_model_parallel_region(inner_SBK)
+        return output + self.scale * F.linear(inner_SBK, self.lora_b), bias
+
+
+class LowRankRows(RowParallelLinear):
+    """A matrix cut along its inputs with LoRA's two beside it: A is cut as the matrix, B is the same on every rank."""
+
+    def __init__(self, input_size: int, output_size: int, *, config: StackConfig, **rest: Any) -> None:
+        super().__init__(input_size, output_size, config=config, **rest)
+        self.scale = config.lora.scale
+        self.lora_a = _cut_along(1, torch.zeros(config.lora.rank, self.input_size_per_partition))
+        self.lora_b = torch.nn.Parameter(torch.zeros(output_size, config.lora.rank))
+
+    def forward(self, input_SBH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output, bias = super().forward(input_SBH)
+        part_SBK = F.linear(input_SBH, self.lora_a)
+        together = (
+            reduce_scatter_to_sequence_parallel_region
+            if self.sequence_parallel
+            else reduce_from_tensor_model_parallel_region
+        )
+        lora_b = met_by_part(self.lora_b, self.sequence_parallel)
+        return output + self.scale * F.linear(together(part_SBK), lora_b), bias
+
+
+def _cut_along(dim: int, values: torch.Tensor) -> torch.nn.Parameter:
+    """This rank's part of a parameter that tensor parallelism cuts along `dim`."""
+    param = torch.nn.Parameter(values)
+    set_tensor_model_parallel_attributes(param, is_parallel=True, dim=dim, stride=1)
+    return param
 
 
 class FusedDotProductAttention(torch.nn.Module):
@@ -113,164 +155,34 @@ class SharedImageAttention(CrossAttention):
         return query, key.index_select(1, rows), value.index_select(1, rows)
 
 
-def _residual(meets_part: bool) -> Callable[..., Callable[[OutputAndBias, torch.Tensor, float], torch.Tensor]]:
-    """The residual slot: bias and residual, no dropout, since nothing random may depend on the layout."""
+@dataclass(frozen=True)
+class Matrices:
+    """What a layer's matrices are, those that are cut along their outputs and along their inputs."""
 
-    def add(output_and_bias: OutputAndBias, residual_SBH: torch.Tensor, _: float) -> torch.Tensor:
-        output_SBH, bias_H = output_and_bias
-        return residual_SBH + output_SBH + _met_by_part(bias_H, meets_part)
+    columns: type[ColumnParallelLinear]
+    rows: type[RowParallelLinear]
 
-    def slot(training: bool, fused: bool) -> Callable[[OutputAndBias, torch.Tensor, float], torch.Tensor]:
-        return add
-
-    return slot
-
-
-def _self_attention() -> ModuleSpec:
-    return ModuleSpec(
-        module=SelfAttention,
-        params={"attn_mask_type": AttnMaskType.arbitrary},
-        submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=FusedDotProductAttention, linear_proj=RowParallelLinear
-        ),
-    )
+    @classmethod
+    def of(cls, lora: LoraConfig, kind: str) -> "Matrices":
+        """With LoRA's small ones beside them where the run has them: a kind is "attention" or "mlp"."""
+        if lora.rank and kind in lora.matrices:
+            return cls(LowRankColumns, LowRankRows)
+        return cls(ColumnParallelLinear, RowParallelLinear)
 
 
-def _cross_attention() -> ModuleSpec:
-    return ModuleSpec(
-        module=SharedImageAttention,
-        params={"attn_mask_type": AttnMaskType.arbitrary},
-        submodules=CrossAttentionSubmodules(
-            linear_q=ColumnParallelLinear,
-            linear_kv=ColumnParallelLinear,
-            core_attention=FusedDotProductAttention,
-            linear_proj=RowParallelLinear,
-        ),
-    )
-
-
-def _layer_spec(with_images: bool, sequence_parallel: bool) -> ModuleSpec:
-    add = _residual(sequence_parallel)
-    return ModuleSpec(
-        module=TransformerLayer,
-        submodules=TransformerLayerSubmodules(
-            input_layernorm=Norm,
-            self_attention=_self_attention(),
-            self_attn_bda=add,
-            pre_cross_attn_layernorm=Norm if with_images else IdentityOp,
-            cross_attention=_cross_attention() if with_images else IdentityOp,
-            cross_attn_bda=add if with_images else IdentityFuncOp,
-            pre_mlp_layernorm=Norm,
-            mlp=ModuleSpec(
-                module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-            ),
-            mlp_bda=add,
-        ),
-    )
-
-
-def _left_empty(weight: torch.Tensor) -> torch.Tensor:
+def left_empty(weight: torch.Tensor) -> torch.Tensor:
     """megatron's first values, which are not used: `weights.initialize` fills every layout alike."""
     return weight
 
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "quick_gelu": lambda hidden: hidden * torch.sigmoid(1.702 * hidden),  # Hendrycks and Gimpel 2016
-}
-
-
-def stack_config(model: ModelConfig, parallel: ParallelConfig, stack: str, num_layers: int) -> TransformerConfig:
-    """megatron's description of `num_layers` layers of one of the stacks."""
-    width = stack_widths(model)[stack]
-    return TransformerConfig(
-        num_layers=num_layers,
-        hidden_size=width,
-        num_attention_heads=width // model.head_size,
-        kv_channels=model.head_size,
-        ffn_hidden_size=inner_width(width, model.mlp_ratio),
-        layernorm_epsilon=stack_norm_epsilons(model)[stack],
-        tensor_model_parallel_size=parallel.tp,
-        sequence_parallel=parallel.sequence_parallel,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
-        use_cpu_initialization=True,
-        init_method=_left_empty,
-        output_layer_init_method=_left_empty,
-        activation_func=ACTIVATIONS[stack_activations(model)[stack]],
-    )
-
-
-class Stack(torch.nn.Module):
-    """Pre-norm transformer layers (Xiong et al. 2020), their activations kept, or computed again where `recompute`."""
-
-    def __init__(self, config: TransformerConfig, layers: range, *, with_images: bool, recompute: bool) -> None:
-        super().__init__()
-        spec = _layer_spec(with_images, config.sequence_parallel)
-        # Named by their numbers in the whole stack, so that a weight has one name whichever stage holds it.
-        self.layers = torch.nn.ModuleDict(
-            {str(number): TransformerLayer(config, spec.submodules, layer_number=number + 1) for number in layers}
-        )
-        self.recompute = recompute
-        for layer in self.layers.values():
-            # megatron turns gradients on around every residual sum, also inside no_grad, where it would keep a graph
-            layer.bias_dropout_add_exec_handler = contextlib.nullcontext
-
-    def forward(
-        self,
-        hidden_SBH: torch.Tensor,
-        mask_B1SS: torch.Tensor | None = None,
-        images: ImageContext | None = None,
-        images_mask_R11S: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """[S, B, H] -> [S, B, H]. Masks are True where a query may look; None lets it look everywhere."""
-        for layer in self.layers.values():
-            step = self._recomputed if self.recompute and torch.is_grad_enabled() else self._kept
-            hidden_SBH = step(layer, hidden_SBH, mask_B1SS, images, images_mask_R11S)
-        return hidden_SBH
-
-    @staticmethod
-    def _kept(
-        layer: TransformerLayer,
-        hidden_SBH: torch.Tensor,
-        mask: torch.Tensor | None,
-        images: ImageContext | None,
-        images_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        return layer(hidden_SBH, attention_mask=mask, context=images, context_mask=images_mask)[0]
-
-    @classmethod
-    def _recomputed(
-        cls,
-        layer: TransformerLayer,
-        hidden_SBH: torch.Tensor,
-        mask: torch.Tensor | None,
-        images: ImageContext | None,
-        images_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        # The image tokens go in as a tensor of their own: a reentrant checkpoint follows only those.
-        tokens_SBH = None if images is None else images.tokens_SBH
-
-        def again(hidden: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-            context = None if images is None else ImageContext(tokens, images.row_image_R)
-            return cls._kept(layer, hidden, mask, context, images_mask)
-
-        return checkpoint(again, hidden_SBH, tokens_SBH, use_reentrant=True, preserve_rng_state=False)
-
-
 def token_embedding(vocab_size: int, width: int, config: TransformerConfig) -> VocabParallelEmbedding:
     """Embeddings [V, H], cut along the vocabulary."""
-    return VocabParallelEmbedding(vocab_size, width, init_method=_left_empty, config=config)
+    return VocabParallelEmbedding(vocab_size, width, init_method=left_empty, config=config)
 
 
 def vocabulary_head(width: int, vocab_size: int, config: TransformerConfig) -> ColumnParallelLinear:
     """[N, H], the same on every tensor-parallel rank -> this rank's part of the logits [N, V / tp]."""
     config = replace(config, sequence_parallel=False)
     return ColumnParallelLinear(
-        width, vocab_size, config=config, init_method=_left_empty, bias=True, gather_output=False
+        width, vocab_size, config=config, init_method=left_empty, bias=True, gather_output=False
     )

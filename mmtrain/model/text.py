@@ -8,7 +8,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import Norm, Stack, spread, token_embedding
+from mmtrain.model.layers import Norm, spread, token_embedding
+from mmtrain.model.stack import Stack
 
 
 class TextEmbedding(torch.nn.Module):

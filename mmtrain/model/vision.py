@@ -3,13 +3,16 @@
 Axes: B images, C channels, H and W pixels, N patches, P pixel values of a patch, S tokens ([CLS] first).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
-from mmtrain.model.layers import Norm, Stack, spread
+from mmtrain.model.layers import Norm, spread
+from mmtrain.model.stack import Stack
 
 MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
 
@@ -40,13 +43,21 @@ class PatchEmbedding(torch.nn.Module):
 
     def _positions_of(self, height: int, width: int) -> torch.Tensor:
         """The position of [CLS] if any, then those of a grid of patches, [S, vision width]."""
-        side = self.grid_side
-        if (height, width) == (side, side):
-            return self.positions
-        cls_1H, square_NH = self.positions.tensor_split([len(self.positions) - side**2])
-        square_1HYX = square_NH.float().view(1, side, side, -1).permute(0, 3, 1, 2)
-        grid_1HYX = F.interpolate(square_1HYX, (height, width), mode="bicubic", align_corners=False)
-        return torch.cat([cls_1H, grid_1HYX.flatten(2)[0].T.to(cls_1H.dtype)])
+        return positions_on_grid(self.positions, len(self.positions) - self.grid_side**2, height, width)
+
+
+def positions_on_grid(positions_SH: torch.Tensor, num_first: int, height: int, width: int) -> torch.Tensor:
+    """Learned positions of a square of patches, behind `num_first` others, for a grid of patches of another shape.
+
+    What lies between is read off bicubic, corners not aligned, as fine-tuning of ViTs does (Touvron et al. 2021).
+    """
+    side = math.isqrt(len(positions_SH) - num_first)
+    if (height, width) == (side, side):
+        return positions_SH
+    first_SH, square_NH = positions_SH.tensor_split([num_first])
+    square_1HYX = square_NH.float().view(1, side, side, -1).permute(0, 3, 1, 2)
+    grid_1HYX = F.interpolate(square_1HYX, (height, width), mode="bicubic", align_corners=False)
+    return torch.cat([first_SH, grid_1HYX.flatten(2)[0].T.to(first_SH.dtype)])
 
 
 class VisionTower(torch.nn.Module):

@@ -10,9 +10,10 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import num_image_tokens, sequence_unit
 from mmtrain.model.fusion import Fusion
 from mmtrain.model.heads import AnswerHead, ContrastHead, MatchHead, TokenHead
-from mmtrain.model.layers import gathered, stack_config
+from mmtrain.model.layers import gathered
 from mmtrain.model.packet import Flow, PacketShape
 from mmtrain.model.rows import FUSION_KINDS, Negatives, Rows, draw_negatives
+from mmtrain.model.stack import stack_config
 from mmtrain.model.text import TextTower
 from mmtrain.model.vision import VisionTower
 from mmtrain.records import Features
@@ -36,7 +37,8 @@ class VisionLanguageModel(torch.nn.Module):
         self.unit = sequence_unit(parallel)
         self.num_image_tokens = num_image_tokens(model, parallel)
         configs = {
-            stack: stack_config(model, parallel, stack, size) for stack, size in zip(STACKS, part.sizes, strict=True)
+            stack: stack_config(model, parallel, plan.finetune.lora, stack, size)
+            for stack, size in zip(STACKS, part.sizes, strict=True)
         }
         self.fusion_config, self.text_config, self.vision_config = configs["fusion"], configs["text"], configs["vision"]
         self.last_draw: torch.Tensor | None = None  # of the last micro-batch: every stage must have found the same

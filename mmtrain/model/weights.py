@@ -8,6 +8,7 @@ import torch
 
 from mmtrain.config.depth import layers_of
 from mmtrain.config.schema import ModelConfig
+from mmtrain.config.tuning import LORA_A, LORA_B
 from mmtrain.parallel.slices import Slice
 
 FULL = 1.0  # a norm's first weight
@@ -30,7 +31,7 @@ def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, s
 
     Matrices, embeddings, positions and [CLS]: normal with `shape.init_std`, those of patches with their own; matrices
     that write to the residual stream smaller by the root of twice the stack's depth (Radford et al. 2019); norms 1;
-    biases 0; the temperature as it stands.
+    biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0: they begin with no effect.
     """
     depths = layers_of(shape)
     for name, param in model.named_parameters():
@@ -38,13 +39,19 @@ def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, s
             continue
         if "norm" in name and name.endswith("weight"):
             param.data.fill_(FULL)
-        elif name.endswith("bias"):
+        elif name.endswith(("bias", LORA_B)):
             param.data.zero_()
         else:
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
-            param.data.copy_(whole[place.index] * _std(name, shape) * _scale(name, depths))
+            std = _std_of_lora(whole) if name.endswith(LORA_A) else _std(name, shape) * _scale(name, depths)
+            param.data.copy_(whole[place.index] * std)
+
+
+def _std_of_lora(whole_KH: torch.Tensor) -> float:
+    """Of a first A: that of the uniform distribution which LoRA's authors draw from (loralib)."""
+    return 1 / math.sqrt(3 * whole_KH.shape[1])
 
 
 def _std(name: str, shape: ModelConfig) -> float:

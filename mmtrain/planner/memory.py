@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from mmtrain.config.depth import Part
-from mmtrain.config.schema import ModelConfig, RunConfig
+from mmtrain.config.schema import ModelConfig, ParallelConfig, RunConfig
 from mmtrain.config.shapes import (
     data_parallel_size,
     inner_width,
@@ -20,10 +20,11 @@ from mmtrain.config.shapes import (
     stack_widths,
 )
 from mmtrain.planner.flops import num_fusion_rows, num_text_rows
-from mmtrain.planner.parameters import largest_use, stage_parameters
+from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters
 from mmtrain.planner.stages import stage_layers
 
 FLOAT32 = 4  # bytes
+NUM_MOMENTS = 2  # that AdamW keeps of each element
 TYPE_BYTES = {"fp32": 4, "bf16": 2}
 PREFETCHED = 2**24  # elements that DeepSpeed may gather ahead of their use; the engine tells it so
 REDUCED_TOGETHER = 2**24  # elements of the buffer in which it puts gradients together
@@ -127,6 +128,18 @@ def with_gather(config: RunConfig, mode: str) -> RunConfig:
     return config.model_copy(update={"zero": config.zero.model_copy(update={"gather": mode})})
 
 
+def what_moves(config: RunConfig, vocab_size: int) -> str:
+    """How many of the whole model's parameters the optimizer moves, and what it keeps of them, in a sentence."""
+    whole, alone = Part.whole(config.model), config.model_copy(update={"parallel": ParallelConfig()})
+    num_params = stage_parameters(config.model, whole, vocab_size, 1, config.finetune.lora)
+    num_moving = moving_parameters(alone, whole, vocab_size)
+    moments, of_all = (in_units(count * FLOAT32 * NUM_MOMENTS) for count in (num_moving, num_params))
+    return (
+        f"{num_moving:,} of {num_params:,} parameters move: {moments} of moments, where all would have {of_all}; "
+        "the others stay as they came"
+    )
+
+
 def in_units(num_bytes: float) -> str:
     """Bytes as people read them, in powers of 1024."""
     for unit in ("B", "KiB", "MiB"):
@@ -165,9 +178,10 @@ def _rank_bytes(
     config: RunConfig, part: Part, world_size: int, vocab_size: int, type_bytes: int, num_in_flight: int
 ) -> RankBytes:
     tp, dp = config.parallel.tp, data_parallel_size(config, world_size)
-    num_params = stage_parameters(config.model, part, vocab_size, tp)
+    num_params = stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora)
+    num_moving = moving_parameters(config, part, vocab_size)
     at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED)
-    states = _states(config, num_params, at_once, dp, type_bytes)
+    states = _states(config, num_params, num_moving, at_once, dp, type_bytes)
     num_packets = (not part.is_first) + (not part.is_last)
     return replace(
         states,
@@ -176,17 +190,19 @@ def _rank_bytes(
     )
 
 
-def _states(config: RunConfig, num_params: int, at_once: int, dp: int, type_bytes: int) -> RankBytes:
-    """Of a stage with `num_params` parameters on a tensor-parallel rank, `at_once` of them used together."""
+def _states(config: RunConfig, num_params: int, num_moving: int, at_once: int, dp: int, type_bytes: int) -> RankBytes:
+    """Of a stage with `num_params` parameters on a tensor-parallel rank, of which `num_moving` move, `at_once` of them
+    used together."""
     zero, whole = config.zero, num_params * type_bytes
     sum_bytes = FLOAT32 if type_bytes == FLOAT32 or zero.grad_accumulation == "fp32" else type_bytes
-    own = -(-num_params // dp)
+    own, own_moving = -(-num_params // dp), -(-num_moving // dp)
+    moving_at_once = min(num_moving, at_once)
     separate_masters = type_bytes != FLOAT32 or dp > 1  # DeepSpeed copies weights that are float32 already
     held = RankBytes(
         weights=whole,
         gathered=0,
-        gradients=num_params * sum_bytes,
-        optimizer=own * FLOAT32 * (2 + separate_masters),
+        gradients=num_moving * sum_bytes,
+        optimizer=own_moving * FLOAT32 * (NUM_MOMENTS + separate_masters),
         buffers=0,
         activations=0,
         packets=0,
@@ -195,14 +211,18 @@ def _states(config: RunConfig, num_params: int, at_once: int, dp: int, type_byte
         return held
     held = replace(held, buffers=REDUCED_TOGETHER * type_bytes)
     if zero.stage == 1 and sum_bytes != type_bytes:
-        return replace(held, gradients=whole + num_params * sum_bytes, buffers=0)  # DeepSpeed's BF16_Optimizer
+        return replace(held, gradients=num_moving * (type_bytes + sum_bytes), buffers=0)  # DeepSpeed's BF16_Optimizer
     if zero.stage == 1:
         return held
     if zero.stage == 2:
-        return replace(held, gradients=at_once * type_bytes + own * sum_bytes)
+        return replace(held, gradients=moving_at_once * type_bytes + own_moving * sum_bytes)
     in_use = num_params if zero.gather == "per_step" else at_once
+    moving_in_use = min(num_moving, in_use)
     return replace(
-        held, weights=own * type_bytes, gathered=in_use * type_bytes, gradients=in_use * type_bytes + own * sum_bytes
+        held,
+        weights=own * type_bytes,
+        gathered=in_use * type_bytes,
+        gradients=moving_in_use * type_bytes + own_moving * sum_bytes,
     )
 
 

@@ -1,19 +1,57 @@
 """How many parameters each rank holds, counted from the knobs; exactly what the built model has."""
 
 from mmtrain.config.depth import STACKS, Part
-from mmtrain.config.schema import ModelConfig
+from mmtrain.config.schema import ModelConfig, RunConfig
 from mmtrain.config.shapes import inner_width, stack_widths
+from mmtrain.config.tuning import HEADS, LoraConfig
 
 CHANNELS = 3
 MATCH_CLASSES = 2
+WITHOUT_LORA = LoraConfig()
 
 
-def stage_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> int:
+PART_OF_EDGE = {"patch embedding": "vision", "token embedding": "text", "fusion entry": "fusion"}  # the others: heads
+
+
+def stage_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int, lora: LoraConfig = WITHOUT_LORA) -> int:
     """Parameters of one tensor-parallel rank of the stage that holds `part`; `vocab_size` is the padded one."""
+    return sum(_by_part(model, part, vocab_size, tp).values()) + _low_rank_parameters(model, part, tp, lora)
+
+
+def moving_parameters(config: RunConfig, part: Part, vocab_size: int) -> int:
+    """Those of them that the optimizer moves."""
+    tp, finetune = config.parallel.tp, config.finetune
+    whole = _by_part(config.model, part, vocab_size, tp)
+    small = _low_rank_parameters(config.model, part, tp, finetune.lora)
+    return sum(count for name, count in whole.items() if name not in finetune.frozen) + small
+
+
+def _by_part(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> dict[str, int]:
+    """Parameters of each stack, with its embedding and norms, and of the heads."""
     widths = stack_widths(model)
-    layers = sum(len(part.layers(stack)) * layer_parameters(model, stack, tp) for stack in STACKS)
-    final_norms = sum(_norm(widths[stack]) for stack in STACKS if part.ends(stack))
-    return layers + final_norms + sum(edge_parameters(model, part, vocab_size, tp).values())
+    counts = {stack: len(part.layers(stack)) * layer_parameters(model, stack, tp) for stack in STACKS}
+    for stack in STACKS:
+        counts[stack] += _norm(widths[stack]) * part.ends(stack)
+    counts[HEADS] = 0
+    for edge, count in edge_parameters(model, part, vocab_size, tp).items():
+        counts[PART_OF_EDGE.get(edge, HEADS)] += count
+    return counts
+
+
+def _low_rank_parameters(model: ModelConfig, part: Part, tp: int, lora: LoraConfig) -> int:
+    """LoRA's matrices beside those of the layers in `part`: one of each pair is cut as the large one is."""
+    if not lora.rank:
+        return 0
+    total = 0
+    for stack in lora.stacks:
+        width = stack_widths(model)[stack]
+        inner = inner_width(width, model.mlp_ratio)
+        of_kind = {"attention": (width + 3 * width // tp) + (width // tp + width)}
+        if stack == "fusion":  # queries of the texts, keys and values of the images, and what is read of them
+            of_kind["attention"] += (width + width // tp) + (width + 2 * width // tp) + (width // tp + width)
+        of_kind["mlp"] = (width + inner // tp) + (inner // tp + width)
+        total += len(part.layers(stack)) * sum(of_kind[kind] for kind in lora.matrices)
+    return lora.rank * total
 
 
 def layer_parameters(model: ModelConfig, stack: str, tp: int) -> int:

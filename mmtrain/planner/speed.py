@@ -57,7 +57,7 @@ def _data_bytes(config: RunConfig, world_size: int, vocab_size: int, type_bytes:
     """Weights gathered and gradients reduced by one rank in a step."""
     dp, tp, zero = data_parallel_size(config, world_size), config.parallel.tp, config.zero
     largest = max(
-        sum(stage_parameters(config.model, part, vocab_size, tp) for part in parts)
+        sum(stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora) for part in parts)
         for parts in stage_parts(config, vocab_size)
     )
     times = 2  # once gathered, once reduced

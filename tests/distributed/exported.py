@@ -21,6 +21,12 @@ TOWERS = {
     },
 }  # fmt: skip
 
+TUNED = {  # sections of a plan of one width
+    "with LoRA": {"finetune": {"lora": {"rank": 3, "alpha": 12.0}}},
+    "larger images": {"model": {"image_size": 32}},
+}
+NUM_TUNED = 2  # steps after which LoRA's matrices have an effect
+
 
 class Nowhere:
     """A stream that stands nowhere."""
@@ -35,12 +41,13 @@ def plan_of(towers: str, tp: int, pp: int, **sections: Any) -> Any:
 
     parallel = {"tp": tp, "pp": pp}
     train = {"micro_batch_size": 8, "global_batch_size": 16}
-    model = {"init_std": 0.2, **TOWERS[towers]}
+    sections = {**TUNED.get(towers, {}), **sections}
+    model = {"init_std": 0.2, **TOWERS.get(towers, {}), **sections.pop("model", {})}
     itm = {"pool_size": 8}
     return tiny_plan(parallel=parallel, model=model, train=train, itm=itm, seed=3, **sections)
 
 
-def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, Any]] | None:
+def run_and_save(towers: str, tp: int, pp: int, folder: str, begins_with: str = "") -> list[dict[str, Any]] | None:
     """Features and logits of the first global batch, then a checkpoint; None but on the rank that sees them."""
     from megatron.core import parallel_state
 
@@ -52,11 +59,13 @@ def run_and_save(towers: str, tp: int, pp: int, folder: str) -> list[dict[str, A
     from mmtrain.parallel.launch import read_launch
     from tests.helpers import VOCAB_SIZE, global_batch_of
 
-    plan = plan_of(towers, tp, pp)
+    plan = plan_of(towers, tp, pp, model={**TUNED.get(towers, {}).get("model", {}), "init_from": begins_with or None})
     place = join(plan, read_launch())
     engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
     layout = Layout.of([*TEXT_KINDS, *FUSION_KINDS])
     batches = global_batch_of(0, plan, place.groups.grid.dp, place.groups.coord.dp)
+    for step in range(NUM_TUNED if plan.finetune.lora.rank else 0):
+        engine.step(global_batch_of(step, plan, place.groups.grid.dp, place.groups.coord.dp))
     found = [_whole(features, place) for _, features in engine.passes.infer(batches, layout) if features is not None]
     tokenizer_sha256 = (Path(folder) / "tokenizer.sha256").read_text()
     manifest = Manifest(0, plan.model_dump(mode="json"), {}, tokenizer_sha256, VOCAB_SIZE)

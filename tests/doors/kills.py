@@ -81,10 +81,10 @@ class Kill:
 class Mortal:
     """A run of two ranks under torchrun, always started by the same command."""
 
-    def __init__(self, run_dir: Path, words: Sequence[str]) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path, words: Sequence[str], door: str = "pretrain") -> None:
+        self.run_dir, self.module = run_dir, f"mmtrain.{door}"
         launcher = ["torchrun", "--nproc-per-node", str(NUM_RANKS), "--master-port", str(free_port())]
-        self.command = [*launcher, "-m", "mmtrain.pretrain", *words, f"run_dir={run_dir}"]
+        self.command = [*launcher, "-m", self.module, *words, f"run_dir={run_dir}"]
         self.said = run_dir.with_suffix(".said")
 
     def run_to_its_end(self) -> str:
@@ -123,7 +123,7 @@ class Mortal:
         deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline:
             assert program.poll() is None, self.said.read_text()
-            ranks = [pid for pid in children_of(program.pid) if b"mmtrain.pretrain" in words_of(pid)]
+            ranks = [pid for pid in children_of(program.pid) if self.module.encode() in words_of(pid)]
             if len(ranks) == NUM_RANKS:
                 return ranks
             time.sleep(0.05)

@@ -82,11 +82,15 @@ def test_retrieval_on_two_processes_says_what_re_ranking_cost(pretrained: Path) 
 
 
 def test_a_run_goes_on_exactly_also_when_what_it_began_with_is_gone(pretrained: Path, tmp_path: Path) -> None:
+    """Small matrices beside weights of a run on smaller images, of which a checkpoint must hold everything."""
     source, whole, cut = tmp_path / "source", tmp_path / "whole", tmp_path / "cut"
     shutil.copytree(pretrained, source)
-    words = ["--task", "retrieval", f"model.init_from={source}", "checkpoint.save_every=2"]
+    words = ["--task", "retrieval", f"model.init_from={source}", "checkpoint.save_every=2", "model.image_size=48"]
+    words += ["finetune.lora.rank=2", "finetune.lora.beside=heads"]
     ended = finetune(*words, f"run_dir={whole}")
     assert ended.code == 0, ended.said
+    assert "positions of 6 x 6 patches: read off those of 4 x 4" in ended.said
+    assert "parameters move: " in ended.said and "drawn anew" not in ended.said
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoints/step-00000003")
     shutil.rmtree(source)
@@ -96,6 +100,24 @@ def test_a_run_goes_on_exactly_also_when_what_it_began_with_is_gone(pretrained: 
     for name in ("loss", "loss_itc", "loss_itm", "grad_norm"):
         assert [row[name] for row in rows(cut) if "loss" in row] == [row[name] for row in rows(whole) if "loss" in row]
     assert [row for row in rows(cut) if "eval" in row] == [row for row in rows(whole) if "eval" in row]
+
+
+@pytest.mark.long
+def test_a_run_on_larger_images_is_exported_and_fine_tuned_further(pretrained: Path, tmp_path: Path) -> None:
+    larger, further = tmp_path / "larger", tmp_path / "further"
+    words = ["--task", "caption", f"run_dir={larger}", f"model.init_from={pretrained}", "task.max_new_tokens=6"]
+    ended = finetune(*words, "model.image_size=64", "finetune.lora.rank=2", launcher="torchrun")
+    assert ended.code == 0, ended.said
+    ended = finetune("--task", "caption", f"run_dir={further}", f"model.init_from={larger}", "task.max_new_tokens=6")
+    assert ended.code == 2 and "or begin with its export, where they are merged" in ended.said
+    ended = launch("python", "export", [larger])
+    assert ended.code == 0, ended.said
+    assert json.loads((larger / "export/config.json").read_text())["image_size"] == 64
+    words = ["--task", "caption", f"run_dir={further}", f"model.init_from={larger}/export", "task.max_new_tokens=6"]
+    ended = finetune(*words, "finetune.freeze=[vision,text]", "finetune.layer_decay=0.8")
+    assert ended.code == 0, ended.said
+    ended = launch("python", "evaluate", [larger])
+    assert ended.code == 0, ended.said
 
 
 def test_what_does_not_fit_is_refused_at_once(pretrained: Path, tmp_path: Path) -> None:

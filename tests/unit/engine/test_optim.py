@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmtrain.config.schema import TrainConfig
-from mmtrain.engine.optim import build_optimizer, decays, learning_rate_at
+from mmtrain.engine.optim import build_optimizer, decays, learning_rate_at, set_learning_rate
 
 TRAIN = TrainConfig(num_steps=110, warmup_steps=10, learning_rate=2.0, min_learning_rate_share=0.1)
 
@@ -46,3 +46,11 @@ def test_the_optimizer_has_one_group_with_decay_and_one_without() -> None:
     first, second = build_optimizer(named, TrainConfig(weight_decay=0.3)).param_groups
     assert (first["weight_decay"], second["weight_decay"]) == (0.3, 0.0)
     assert first["params"][0].shape == (2, 2) and second["params"][0].shape == (2,)
+
+
+def test_each_group_moves_by_its_share_of_the_learning_rate() -> None:
+    linear = torch.nn.Linear(2, 2)
+    named = [("low.weight", linear.weight), ("high.bias", linear.bias)]
+    groups = build_optimizer(named, TRAIN, lambda name: 0.25 if name.startswith("low") else 1.0).param_groups
+    set_learning_rate(groups, 2.0)
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(0.5, 1), (2.0, 1)]

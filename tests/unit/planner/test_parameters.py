@@ -6,7 +6,7 @@ import pytest
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import RunConfig
-from mmtrain.planner.parameters import largest_use, stage_parameters
+from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters
 from tests.helpers import tiny_plan
 
 MODELS = {
@@ -14,6 +14,15 @@ MODELS = {
     "towers of their own": {"vision_hidden_size": 48, "text_hidden_size": 16},
     "pooled by attention": {"vision_class_token": False, "vision_pooling": "attention", "vision_entry_norm": True},
     "uneven": {"mlp_ratio": 2.5, "vision_layers": 3, "text_layers": 1, "patch_size": 4, "embedding_size": 9},
+}
+
+TUNINGS = {
+    "everything": {},
+    "frozen towers": {"freeze": ["vision", "text"]},
+    "LoRA": {"lora": {"rank": 3}},
+    "LoRA beside attention, and whole heads": {
+        "lora": {"rank": 2, "stacks": ["text", "fusion"], "matrices": "attention", "beside": "heads"}
+    },
 }
 
 
@@ -32,6 +41,20 @@ def test_every_cut_of_the_depth_has_the_parameters_of_the_model(changes: dict[st
         for stop in range(start + 1, whole.stop + 1):
             part = Part(start, stop, whole.sizes)
             assert stage_parameters(plan.model, part, vocab_size, 1) == built(plan, part, vocab_size), part
+
+
+@pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
+def test_what_moves_is_counted_in_every_cut_of_the_depth(tuning: dict[str, Any], place: Any) -> None:
+    from mmtrain.engine.frozen import freeze, moving
+    from mmtrain.model.vlm import VisionLanguageModel
+
+    plan, vocab_size = tiny_plan(model=MODELS["towers of their own"], finetune=tuning), 128
+    sizes = Part.whole(plan.model).sizes
+    for part in (Part(0, 6, sizes), Part(0, 2, sizes), Part(1, 5, sizes), Part(3, 6, sizes)):
+        model = VisionLanguageModel(plan, vocab_size, part)
+        freeze(plan, model)
+        assert stage_parameters(plan.model, part, vocab_size, 1, plan.finetune.lora) == built(plan, part, vocab_size)
+        assert moving_parameters(plan, part, vocab_size) == sum(param.numel() for _, param in moving(model)), part
 
 
 def test_the_stages_together_are_the_whole() -> None:
