@@ -168,7 +168,13 @@ def _totals(config: RunConfig, world_size: int, vocab_size: int, precision: str)
     length, num_samples = config.model.max_text_length, config.train.global_batch_size
     picked = int(num_samples * picked_tokens(config))
     flops = step_flops(
-        config.model, config.loss, vocab_size, num_samples=num_samples, text_length=length, num_picked_tokens=picked
+        config.model,
+        config.loss,
+        vocab_size,
+        num_samples=num_samples,
+        text_length=length,
+        num_picked_tokens=picked,
+        finetune=config.finetune,
     )
     by_stack = ", ".join(f"{stack} {count / 1e12:.3g}" for stack, count in flops.items())
     packet = packet_elements(config) * TYPE_BYTES[precision]

@@ -23,6 +23,7 @@ def tokens_and_flops(plan: RunConfig, layout: Layout, vocab_size: int, batches: 
             text_length=text_length,
             num_picked_tokens=sum(count for kind, count in picked.items() if kind in layout.fusion),
             num_patches=num_patches,
+            finetune=plan.finetune,
         )
         flops += sum(by_stack.values())
         num_tokens += num_samples * (num_patches + plan.model.vision_class_token) + int(batch.text_lengths_B.sum())

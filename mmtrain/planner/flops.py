@@ -3,16 +3,21 @@
 A product of [m, k] and [k, n] is 2 m k n operations. Counted are the products of matrices, as in appendix B of PaLM
 (Chowdhery et al., 2022) and in Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using
 Megatron-LM" (2021); norms, activations, look-ups, and the similarities of ITC, are left out. Attention counts all
-pairs of positions, masked ones too. The backward pass is twice the forward. Recomputed activations do not count (PaLM's
-model FLOPs utilization): a run that recomputes shows a smaller utilization, because it does more than the model needs.
+pairs of positions, masked ones too. The backward pass is twice the forward: gradients of what comes in, and of weights;
+frozen ones need none, and where nothing below them moves either none at all. LoRA's own products, and recomputed
+activations, do not count (PaLM's model FLOPs utilization): a run that recomputes shows a smaller utilization, because
+it does more than the model needs.
 
 Lengths: S image tokens ([CLS] and patches), T text tokens. A row is one sequence of T that a stack runs.
 """
 
 from mmtrain.config.schema import LossConfig, ModelConfig
 from mmtrain.config.shapes import inner_width
+from mmtrain.config.tuning import FinetuneConfig
 
-FORWARD_AND_BACKWARD = 3  # in units of the forward pass
+FORWARD_AND_BACKWARD = 3  # in units of the forward pass, where everything moves
+BELOW = {"vision": (), "text": (), "fusion": ("vision", "text"), "heads": ("vision", "text", "fusion")}
+EVERYTHING_MOVES = FinetuneConfig()
 CHANNELS = 3
 MATCH_CLASSES = 2
 ITM_ROWS = 3  # the pair, its negative image, its negative text
@@ -27,6 +32,7 @@ def step_flops(
     text_length: int,
     num_picked_tokens: int,
     num_patches: int | None = None,
+    finetune: FinetuneConfig = EVERYTHING_MOVES,
 ) -> dict[str, float]:
     """Operations, forward and backward, of `num_samples` samples padded to `text_length` tokens, by stack.
 
@@ -42,7 +48,13 @@ def step_flops(
         "fusion": num_samples * _fusion(model, num_fusion_rows(loss), image_length, text_length),
         "heads": num_samples * _pooled_heads(model, loss) + _product(num_picked_tokens, model.hidden_size, vocab_size),
     }
-    return {stack: float(FORWARD_AND_BACKWARD * count) for stack, count in forward.items()}
+    return {stack: float(_num_passes(stack, finetune) * count) for stack, count in forward.items()}
+
+
+def _num_passes(stack: str, finetune: FinetuneConfig) -> int:
+    """A stack's operations in units of its forward pass."""
+    is_passed = any(part in finetune.moving for part in (stack, *BELOW[stack]))  # by gradients of what comes in
+    return FORWARD_AND_BACKWARD - (not is_passed) - (stack in finetune.frozen)
 
 
 def layer_flops(model: ModelConfig, loss: LossConfig, vocab_size: int) -> dict[str, float]:

@@ -114,6 +114,21 @@ def normalized(kind: str, images_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def test_positions_for_larger_images_are_those_that_the_source_reads_off_itself(source: tuple[str, Path, Any]) -> None:
+    from mmtrain.model.vision import positions_on_grid
+
+    kind, folder, theirs = source
+    side, num_first = 18, int(kind == "clip")
+    larger = model_of(kind, image_size=side * 16)
+    opened = open_source(folder, "vision")
+    assert opened.faults(larger, "") == []
+    mine = positions_on_grid(opened.positions(), num_first, side, side)
+    tokens = torch.zeros(1, num_first + side**2, larger.vision_width)
+    wanted = theirs.vision_model.embeddings.interpolate_pos_encoding(tokens, side * 16, side * 16)[0]
+    torch.testing.assert_close(mine, wanted)
+
+
+@torch.no_grad()
 def test_images_have_the_source_s_hidden_states(source: tuple[str, Path, Any], built: Any) -> None:
     kind, _, theirs = source
     wanted = theirs.vision_model(normalized(kind, images()), output_hidden_states=True)

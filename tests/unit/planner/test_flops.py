@@ -3,6 +3,7 @@
 import pytest
 
 from mmtrain.config.schema import LossConfig, ModelConfig
+from mmtrain.config.tuning import FinetuneConfig
 from mmtrain.planner.flops import step_flops
 
 SMALL = ModelConfig(
@@ -15,6 +16,21 @@ ALL = LossConfig()
 def flops(model: ModelConfig = SMALL, loss: LossConfig = ALL, **sizes: int) -> dict[str, float]:
     given = {"num_samples": 1, "text_length": 3, "num_picked_tokens": 0, **sizes}
     return step_flops(model, loss, 10, **given)
+
+
+def test_frozen_weights_need_no_gradients_and_nothing_runs_backward_below_what_moves() -> None:
+    given = {"num_samples": 1, "text_length": 3, "num_picked_tokens": 2}
+    whole = step_flops(SMALL, ALL, 10, **given)
+
+    def shares(**tuning: object) -> dict[str, float]:
+        found = step_flops(SMALL, ALL, 10, **given, finetune=FinetuneConfig.model_validate(tuning))
+        return {stack: round(3 * found[stack] / whole[stack]) for stack in whole}
+
+    assert shares(freeze=["vision"]) == {"vision": 1, "text": 3, "fusion": 3, "heads": 3}
+    assert shares(lora={"rank": 2}) == {"vision": 2, "text": 2, "fusion": 2, "heads": 2}
+    assert shares(lora={"rank": 2, "stacks": "text", "beside": "heads"}) == {
+        "vision": 1, "text": 2, "fusion": 2, "heads": 3,
+    }  # fmt: skip
 
 
 def layer_by_hand(length: int, width: int, inner: int) -> int:
