@@ -46,25 +46,25 @@ ON_TWO = {  # what is run, and which of `ALONE` it must equal
     "dp2 lora per_use recomputed": (run_of(DP2, LORA, model=RECOMPUTED), "lora"),
     "dp2 upper bf16": (run_of(DP2, UPPER, precision="bf16"), "upper bf16"),
     "dp2 towers ZeRO-1": (run_of(DP2, TOWERS, zero={"stage": 1}), "towers"),
-    "tp2 lora": (run_of(TP2, LORA, under_zero=False), "lora"),
     "tp2 lora sharing tokens": (run_of(Ranks(tp=2, shares_tokens=True), LORA), "lora"),
     "pp2 lora": (run_of(PP2, LORA, under_zero=False), "lora"),
-    "pp2 upper recomputed, a frozen stage": (
-        run_of(PP2, UPPER, under_zero=False, parallel=VISION_ALONE, model=RECOMPUTED),
-        "upper",
-    ),
     "pp2 upper recomputed, a frozen stage under ZeRO-3": (
         run_of(PP2, UPPER, parallel=VISION_ALONE, model=RECOMPUTED),
         "upper",
     ),
 }
 MORE_ON_TWO = {
+    "tp2 lora": (run_of(TP2, LORA, under_zero=False), "lora"),
     "dp2 lora per_step": (run_of(DP2, LORA, zero={"gather": "per_step"}), "lora"),
     "dp2 lora ZeRO-1": (run_of(DP2, LORA, zero={"stage": 1}), "lora"),
     "dp2 upper per_use": (run_of(DP2, UPPER), "upper"),
     "dp2 upper bf16 ZeRO-1": (run_of(DP2, UPPER, precision="bf16", zero={"stage": 1}), "upper bf16"),
     "dp2 towers ZeRO-2": (run_of(DP2, TOWERS, zero={"stage": 2}), "towers"),
     "dp2 towers per_use recomputed": (run_of(DP2, TOWERS, model=RECOMPUTED), "towers"),
+    "pp2 upper recomputed, a frozen stage": (
+        run_of(PP2, UPPER, under_zero=False, parallel=VISION_ALONE, model=RECOMPUTED),
+        "upper",
+    ),
     "pp2 towers, a frozen stage under ZeRO-1": (
         run_of(PP2, TOWERS, parallel=VISION_ALONE, zero={"stage": 1}),
         "towers",
