@@ -30,6 +30,8 @@ FREE = (  # knobs that mean the same run: where it is, on how many ranks, how fa
     "task.no_repeat_ngram",
     "task.max_new_tokens",
     "task.shortlist",
+    "task.temperature",
+    "task.top_*",
     "checkpoint.*",
     "invariants.*",
     "survival.*",

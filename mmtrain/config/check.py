@@ -158,6 +158,11 @@ def _task_faults(config: RunConfig) -> list[str]:
         )
     if task.prompt and task.name != "caption":
         faults.append(f"task.prompt is {task.prompt!r}, but task.name is {task.name}; only captions have one")
+    if task.temperature > 0 and task.num_beams > 1:
+        faults.append(
+            f"task.temperature is {task.temperature:g}, but task.num_beams is {task.num_beams}: drawing follows one "
+            "text; set task.num_beams=1, or task.temperature=0 to search"
+        )
     if task.name != "vqa":
         return faults
     if task.answering != "write" and not task.answers:

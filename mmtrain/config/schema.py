@@ -283,6 +283,9 @@ class TaskConfig(Frozen):
     num_beams: Count = 1  # texts that are followed at once while one is written; 1 takes the likeliest token
     length_penalty: float = 1.0  # a text's score is the sum of log-probabilities over its length to this power
     no_repeat_ngram: Amount = 0  # no run of so many tokens is written twice; 0 lets it be
+    temperature: Weight = 0.0  # above 0 tokens are drawn by chance, likely ones the more the lower it is; 0 searches
+    top_k: Amount = 0  # draws are among so many of the likeliest tokens; 0: all
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # and among the likeliest that have this share together
     # Of a text that is written, the last [SEP] among them; unset: model.max_text_length's rest. Questions leave room.
     max_new_tokens: Count | None = None
     # Candidates that are looked at closely: of a query the nearest by features, which the match head puts in order; of

@@ -37,6 +37,13 @@ best = model.retrieve("a tiny red star above a big blue ring", pictures, top_k=1
 
 `AutoModel`, `AutoTokenizer` and `AutoProcessor` load the folder too once `mmtrain.hf` is imported."""
 
+MADE_FOR = {  # by task.name: what model hubs call it, and what was done
+    "pretrain": ("image-to-text", "pretrained"),
+    "caption": ("image-to-text", "fine-tuned for captions"),
+    "vqa": ("visual-question-answering", "fine-tuned to answer questions"),
+    "retrieval": ("zero-shot-image-classification", "fine-tuned for retrieval"),
+}
+
 
 def model_card(
     plan: RunConfig, folder: Path, step: int, num_parameters: int, scores: dict[str, dict[str, float]]
@@ -45,13 +52,16 @@ def model_card(
     shape = plan.model
     trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
     weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, itm {plan.loss.of_itm:g}, lm {plan.loss.of_lm:g}"
-    front = "---\nlibrary_name: transformers\npipeline_tag: image-to-text\ntags: [mmtrain, vlbert]\n---\n"
+    if plan.loss.answer:
+        weights += f", answer {plan.loss.answer:g}"
+    tag, for_what = MADE_FOR[plan.task.name]
+    front = f"---\nlibrary_name: transformers\npipeline_tag: {tag}\ntags: [mmtrain, vlbert]\n---\n"
     return "\n".join(
         [
             front,
             f"# {plan.run_dir.name}\n",
-            f"A vision-language model of {num_parameters:,} parameters, pretrained with mmtrain for {step:,} steps of "
-            f"{plan.train.global_batch_size} samples (seed {plan.seed}, losses {weights}).\n",
+            f"A vision-language model of {num_parameters:,} parameters, {for_what} with mmtrain for {step:,} steps "
+            f"of {plan.train.global_batch_size} samples (seed {plan.seed}, losses {weights}).\n",
             f"- images of {shape.image_size} px in patches of {shape.patch_size}; texts of at most "
             f"{shape.max_text_length} tokens",
             f"- layers: vision {shape.vision_layers} x {shape.vision_width}, text {shape.text_layers} x "

@@ -102,8 +102,7 @@ def search(
         if isinstance(picture, str):
             gone.append(Indexed(Path(index.paths[number]), None, picture))
             continue
-        logits_2 = model(pixel_values=model.pixels_of([picture]), **asked).match_logits[0]
-        margin = float(logits_2[1] - logits_2[0])
-        belief = margin + similarity / float(model.vlbert.contrast.temperature)
-        found.append((belief, Found(index.paths[number], float(torch.tensor(margin).sigmoid()), similarity)))
+        logits_12 = model(pixel_values=model.pixels_of([picture]), **asked).match_logits
+        belief, probability = model.beliefs(logits_12, torch.tensor([similarity], device=logits_12.device))
+        found.append((float(belief), Found(index.paths[number], float(probability), similarity)))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:top]], gone

@@ -97,15 +97,22 @@ class VLBertForImageTextRetrieval(WithProcessor):
     ) -> list[tuple[int, float]]:
         """The pictures that a text describes best, as (number, probability that they belong together), best first.
 
-        Features pick `shortlist` of them; the match head, which looks closer and costs more, puts those in order.
+        Features pick `shortlist` of them. What the match head believes, which looks closer and costs more, plus what
+        the features do puts those in order.
         """
         pixels, asked = self.pixels_of(list(images)), self.needed_processor()(text=[text]).to(self.device)
         text_1E = self.vlbert.get_text_features(**asked)
-        near = (self.vlbert.get_image_features(pixels) @ text_1E[0]).topk(min(shortlist, len(pixels))).indices
-        again = {name: ids.expand(len(near), -1) for name, ids in asked.items()}
-        sure = self.match(self.vlbert(pixel_values=pixels[near], **again).last_hidden_state[:, 0]).softmax(dim=-1)[:, 1]
-        best = sure.topk(min(top_k, len(near)))
-        return [(int(near[place]), float(value)) for value, place in zip(*best, strict=True)]
+        near = (self.vlbert.get_image_features(pixels) @ text_1E[0]).topk(min(shortlist, len(pixels)))
+        again = {name: ids.expand(len(near.indices), -1) for name, ids in asked.items()}
+        fused = self.vlbert(pixel_values=pixels[near.indices], **again).last_hidden_state
+        beliefs, sure = self.beliefs(self.match(fused[:, 0]), near.values)
+        best = beliefs.topk(min(top_k, len(beliefs))).indices
+        return [(int(near.indices[place]), float(sure[place])) for place in best]
+
+    def beliefs(self, match_logits_K2: torch.Tensor, similar_K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How strongly pairs are believed in, by match head and features together, and the head's own probabilities."""
+        margins_K = match_logits_K2[:, TOGETHER] - match_logits_K2[:, 1 - TOGETHER]
+        return margins_K + similar_K / self.vlbert.contrast.temperature, margins_K.sigmoid()
 
 
 def contrast_loss(logits_BB: torch.Tensor, together_B: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from mmtrain.config.schema import TaskConfig
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.tasks.sampling import with_chance
 
 NEVER = -1e9  # the score of what is no candidate; a float, so that it can be added to others
 
@@ -43,10 +44,20 @@ class Search:
 
 
 class BeamSearch:
-    """All texts of a batch, of `max_length` tokens at most."""
+    """All texts of a batch, of `max_length` tokens at most.
 
-    def __init__(self, how: TaskConfig, prompts: Sequence[Sequence[int]], max_length: int, marks: Marks) -> None:
-        self.how, self.marks = how, marks
+    Where task.temperature asks for draws, `seeds` has one word for each text, which they follow from.
+    """
+
+    def __init__(
+        self,
+        how: TaskConfig,
+        prompts: Sequence[Sequence[int]],
+        max_length: int,
+        marks: Marks,
+        seeds: Sequence[str] = (),
+    ) -> None:
+        self.how, self.marks, self._seeds = how, marks, seeds
         most_new = how.max_new_tokens or max_length
         self.texts = [
             Search(tuple(prompt), min(max_length, len(prompt) + most_new), [tuple(prompt)] * how.num_beams)
@@ -79,6 +90,9 @@ class BeamSearch:
         if self.how.no_repeat_ngram:
             for row, tokens in enumerate(self.beginnings):
                 log_probs_RV[row, _repeating(tokens, self.how.no_repeat_ngram)] = -torch.inf
+        if self.how.temperature > 0:
+            words = [f"{seed}/{len(text.running[0])}" for seed, text in zip(self._seeds, self.texts, strict=True)]
+            log_probs_RV = with_chance(log_probs_RV, self.how, words)
         whole_BKV = log_probs_RV.cpu().unflatten(0, (-1, num_beams)) + self._scores_BK[:, :, None]
         # Twice as many as there are beams: if half of them end, the others go on.
         scores_BC, places_BC = whole_BKV.flatten(1).topk(2 * num_beams)

@@ -39,7 +39,8 @@ class Writer:
 
     def _search(self, batch: Batch) -> BeamSearch:
         prompts = prompts_of(batch, self.marks.cls_id)
-        return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.marks)
+        seeds = [f"{self.plan.seed}/{place}" for place in batch.places_B.tolist()]
+        return BeamSearch(self.plan.task, prompts, self.plan.model.max_text_length, self.marks, seeds)
 
     def _any_open(self, searches: list[BeamSearch]) -> bool:
         """Whether any data-parallel rank goes on: all must make the same passes."""

@@ -12,12 +12,13 @@ from tests.distributed.written import NUM_SAMPLES, SHAPE, plan_of, written_on_a_
 from tests.helpers import VOCAB_SIZE, made_batch, run_ranks
 
 WAYS = [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 2, "no_repeat_ngram": 1, "length_penalty": 2.0}]
+DRAWN = {"temperature": 0.7, "top_k": 9, "top_p": 0.9}
 LAYOUTS = {"dp2": (2, 1, 1), "tp2": (2, 2, 1), "pp2": (2, 1, 2)}  # ranks, tp, pp
 
 
 @pytest.fixture(scope="module")
 def alone() -> tuple[list[Any], list[Any], dict[str, float]]:
-    return run_ranks(1, written_on_a_rank, 1, 1, WAYS)[0]
+    return run_ranks(1, written_on_a_rank, 1, 1, [*WAYS, DRAWN])[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def test_captions_are_those_of_the_twin(alone: Any, twin: Any, number: int) -> N
 @pytest.mark.parametrize("layout", [pytest.param("dp2", marks=pytest.mark.long), "tp2", "pp2"])
 def test_captions_and_reranked_recalls_are_the_same_on_any_layout(layout: str, alone: Any) -> None:
     num_ranks, tp, pp = LAYOUTS[layout]
-    for captions, _, recalls in run_ranks(num_ranks, written_on_a_rank, tp, pp, WAYS):
+    for captions, _, recalls in run_ranks(num_ranks, written_on_a_rank, tp, pp, [*WAYS, DRAWN]):
         assert captions == alone[0]
         assert recalls == alone[2]
+    assert alone[0][0] != alone[0][-1], "the likeliest tokens were drawn"
     assert alone[2]["num_pairs_matched"] > NUM_SAMPLES

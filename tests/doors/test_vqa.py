@@ -75,6 +75,7 @@ def test_evaluate_scores_a_run_as_it_was_and_ranks_a_list_where_it_is_told_to(wr
     assert {row["answer"] for row in json.loads((writer / "answers/vqa.json").read_text())} <= listed
 
 
+@pytest.mark.long
 def test_a_run_that_chooses_goes_on_exactly_also_when_the_list_is_gone(
     chooser: Path, exported: Path, answers: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_what_chooses_exports_to_the_twin_that_answers_with_its_list(chooser: Pa
     assert set(said) <= set(config["answers"])
 
 
+@pytest.mark.long
 def test_a_list_that_does_not_match_is_refused_in_one_sentence(chooser: Path, exported: Path, tmp_path: Path) -> None:
     run, other = f"run_dir={tmp_path}/run", tmp_path / "other.txt"
     other.write_text("violet\nmauve\n")
