@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmtrain.config.depth import Part
+from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.config.tuning import is_low_rank, part_of
+from mmtrain.planner.memory import NUM_MOMENTS
+from mmtrain.planner.parameters import moving_parameters
 from tests.comparison import Ranks, Run, Tensors, Training, assembled, distance, put_together, trained_on_a_rank
 from tests.helpers import VOCAB_SIZE, global_batch_of, run_ranks, tiny_plan
 
@@ -147,7 +151,13 @@ def _goes(plan: Any, num_done: int, num_steps: int) -> dict[str, Any]:
     pieces = [(each.name, each.global_shape, each.index, values.numpy().copy()) for each, values in engine.kept()]
     losses = engine.step(global_batch_of(num_steps, plan, grid.dp, coord.dp)).losses
     parallel_state.destroy_model_parallel()
-    return {"held": pieces, "losses": losses}
+    return {"held": pieces, "losses": losses, "moments": _held_by_optimizer(engine.states)}
+
+
+def _held_by_optimizer(states: Any) -> int:
+    """Elements of everything that this rank's AdamW itself keeps of weights."""
+    optimizer = states.engine.optimizer.optimizer if hasattr(states, "engine") else states.optimizer
+    return sum(value.numel() for state in optimizer.state.values() for value in state.values() if value.dim())
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +238,14 @@ def test_a_checkpoint_keeps_moments_of_the_small_matrices_alone_and_frozen_weigh
     assert moments == {name for name in weights if is_low_rank(name)}
     assert weights - moments == {name for name in source if "/" not in name}
     assert all(np.array_equal(saved[name], source[name]) for name in weights - moments)
+
+
+def test_the_optimizer_holds_as_many_bytes_as_the_small_matrices_ask_for(on_two: tuple[Found, list[Any]]) -> None:
+    plan = run_of(Ranks(), UPPER).plan
+    num_moving = moving_parameters(plan, Part.whole(plan.model), padded_vocab_size(VOCAB_SIZE))
+    saved = whole(on_two[1], "saved")
+    assert sum(values.size for name, values in saved.items() if "/" in name) == NUM_MOMENTS * num_moving
+    assert sum(told["saved"]["moments"] for told in on_two[1]) == NUM_MOMENTS * num_moving  # ZeRO-3 on two ranks
 
 
 @pytest.mark.long
