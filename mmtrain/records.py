@@ -23,6 +23,7 @@ class Batch:
     masked_labels_BT: "torch.Tensor"  # int64: the true token where it was masked, IGNORED_LABEL elsewhere
     text_lengths_B: "torch.Tensor"  # int64: tokens of each caption, 0 where there is none
     prompt_lengths_B: "torch.Tensor"  # int64: tokens that each text begins with and that captioning does not ask for
+    prefix_lengths_B: "torch.Tensor"  # int64: tokens at the beginning that see each other also in causal rows
     has_image_B: "torch.Tensor"  # bool
     has_text_B: "torch.Tensor"  # bool
     image_ids_B: "torch.Tensor"  # int64: equal for equal images

@@ -114,6 +114,7 @@ def made_batch(places: range, *, image_size: int = 16, max_text_length: int = 12
         masked_labels_BT=torch.stack(labels),
         text_lengths_B=torch.tensor(lengths),
         prompt_lengths_B=torch.ones(len(places), dtype=torch.int64),
+        prefix_lengths_B=torch.ones(len(places), dtype=torch.int64),
         has_image_B=torch.tensor(has_image),
         has_text_B=torch.tensor(has_text),
         image_ids_B=torch.tensor([place * 2 + 1 for place in places]),

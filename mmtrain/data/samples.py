@@ -37,6 +37,7 @@ class Sample:
     caption_id: int | None  # None without a caption
     draws_2: np.ndarray  # float64
     prompt_length: int = 1  # of ids_T: [CLS], and what a task puts before the words that are to be written
+    prefix_length: int = 1  # of ids_T: what is read both ways also where the rest looks only back
     targets: tuple[tuple[int, float], ...] = ()  # numbers of the answers to choose, and how right each is
 
 
@@ -146,7 +147,7 @@ class SampleReader:
         nothing_T, targets = np.full_like(ids_T, IGNORED_LABEL), self.asking.targets(question.answers)
         shown = Sample(
             None, ids_T, ids_T, nothing_T, None, id_of(question.text), self._negatives(sample, epoch),
-            prompt_length, targets,
+            prompt_length, prompt_length, targets,
         )  # fmt: skip
         return f"{question.text} {answer or ''}", shown
 

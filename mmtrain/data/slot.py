@@ -32,7 +32,15 @@ class Layout:
         texts = {name: ((B, T), "i8") for name in ("text_ids", "masked_ids", "masked_labels")}
         ids = {
             name: ((B,), "i8")
-            for name in ("text_lengths", "prompt_lengths", "image_ids", "caption_ids", "places", "bad_samples")
+            for name in (
+                "text_lengths",
+                "prompt_lengths",
+                "prefix_lengths",
+                "image_ids",
+                "caption_ids",
+                "places",
+                "bad_samples",
+            )
         }
         flags = {name: ((B,), "?") for name in ("has_image", "has_text")}
         # Pixels lie in the order of the decoder, H, W, C: the trainer's view exchanges axes, no byte moves.
@@ -72,7 +80,7 @@ class Slot:
         arrays["masked_labels"][:] = IGNORED_LABEL
         arrays["text_lengths"][:] = arrays["draws"][:] = arrays["answer_scores"][:] = 0
         arrays["answer_ids"][:] = NO_ANSWER
-        arrays["prompt_lengths"][:] = 1
+        arrays["prompt_lengths"][:] = arrays["prefix_lengths"][:] = 1
         arrays["has_image"][:] = arrays["has_text"][:] = False
         arrays["bad_samples"][:] = NO_SAMPLE
         # No two empty places are equal to each other, nor to any sample: real ids are never negative.
@@ -100,6 +108,7 @@ class Slot:
         arrays["masked_labels"][row, :count] = sample.masked_labels_T
         arrays["text_lengths"][row], arrays["draws"][row] = count, sample.draws_2
         arrays["prompt_lengths"][row] = sample.prompt_length
+        arrays["prefix_lengths"][row] = sample.prefix_length
         for place, (number, score) in enumerate(sample.targets):
             arrays["answer_ids"][row, place], arrays["answer_scores"][row, place] = number, score
         if sample.image_id is not None:
@@ -128,6 +137,7 @@ class Slot:
         names = (
             "text_lengths",
             "prompt_lengths",
+            "prefix_lengths",
             "has_image",
             "has_text",
             "image_ids",

@@ -32,6 +32,8 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One that writes learns as a captioner: question [SEP] answer [SEP], with labels on the answer.
 
+        Its question is read both ways: `prefix_length` says how long it is.
+
         One that chooses has logits [R, answers]; its labels are the number of the right answer [R], or how good each
         answer is [R, answers], in [0, 1].
         """
@@ -64,6 +66,7 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
             prompts = {name: ids.expand(len(images), -1) for name, ids in prompts.items()}
             if "max_new_tokens" not in how:
                 how = {"max_length": prompts["input_ids"].shape[1] + room} | how
+            how = {"prefix_length": prompts["input_ids"].shape[1]} | how
             ids = super().generate(images, **prompts, **how)
             said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)
             return said[0] if isinstance(text, str) and len(said) == 1 else said

@@ -98,6 +98,7 @@ class GeneratesText(WithProcessor, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         *,
+        prefix_length: int = 0,
         image_memory: ImageMemory | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
@@ -109,7 +110,8 @@ class GeneratesText(WithProcessor, GenerationMixin):
         """Each token is guessed from the image and the tokens before it.
 
         `labels` [R, T] are the input ids, -100 where nothing is to be learned; the model shifts them. The loss is
-        the mean over what is counted. `logits_to_keep`: of the last positions only; 0 keeps all.
+        the mean over what is counted. The first `prefix_length` tokens see each other. `logits_to_keep`: of the last
+        positions only; 0 keeps all.
         """
         found = self.vlbert(
             input_ids,
@@ -117,6 +119,7 @@ class GeneratesText(WithProcessor, GenerationMixin):
             attention_mask,
             position_ids,
             is_causal=self.looks_back,
+            prefix_length=prefix_length,
             image_memory=image_memory,
             past_key_values=past_key_values,
             use_cache=use_cache,

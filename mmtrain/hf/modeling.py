@@ -161,20 +161,27 @@ class VLBertPreTrainedModel(PreTrainedModel):
                 init.normal_(param, std=self.config.init_std)
 
 
-def look_mask(known_RK: torch.Tensor | None, num_queries: int, *, causal: bool, num_keys: int) -> torch.Tensor | None:
+def look_mask(
+    known_RK: torch.Tensor | None, num_queries: int, *, causal: bool, num_keys: int, prefix: int = 0
+) -> torch.Tensor | None:
     """[R or 1, 1, T, K]: where a query may look, the last `num_queries` of the keys asking; None where everywhere.
 
-    Every query may look at itself: one of the padding would else see nothing, and be no number.
+    Of causal ones the first `prefix` positions see each other all the same. Every query may look at itself: one of the
+    padding would else see nothing, and be no number.
     """
     device = None if known_RK is None else known_RK.device
     own_TK = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
+    if prefix:
+        place_K = torch.arange(num_keys, device=device)
+        own_TK = own_TK | ((place_K[num_keys - num_queries :, None] < prefix) & (place_K < prefix))
     is_padded = known_RK is not None and not bool(known_RK.all())
     if not is_padded:
         return own_TK[None, None] if causal and num_queries > 1 else None
     known_R1TK = known_RK[:, None, None].expand(-1, 1, num_queries, -1)
     if causal:
         known_R1TK = known_R1TK & own_TK
-    return known_R1TK | (own_TK & ~own_TK.tril(num_keys - num_queries - 1))
+    itself_TK = torch.ones_like(own_TK).tril(num_keys - num_queries)
+    return known_R1TK | (itself_TK & ~itself_TK.tril(num_keys - num_queries - 1))
 
 
 class VLBertModel(VLBertPreTrainedModel):
@@ -204,6 +211,7 @@ class VLBertModel(VLBertPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         *,
         is_causal: bool = False,
+        prefix_length: int = 0,
         has_image: torch.Tensor | None = None,
         image_memory: ImageMemory | None = None,
         past_key_values: Cache | None = None,
@@ -214,7 +222,8 @@ class VLBertModel(VLBertPreTrainedModel):
     ) -> VLBertOutput | tuple:
         """Texts [R, T] with the images [B, 3, size, size] that they belong to (R a multiple of B).
 
-        `is_causal`: each token looks back only, as for generation. `has_image` [B] is false where an image is missing;
+        `is_causal`: each token looks back only, as for generation, but the first `prefix_length`, pads among them, see
+        each other. `has_image` [B] is false where an image is missing;
         without `pixel_values` none has one. `image_memory`: images seen before, see `remember`.
         """
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
@@ -228,12 +237,12 @@ class VLBertModel(VLBertPreTrainedModel):
         known_RK = None if attention_mask is None else attention_mask.bool()
         num_keys = num_keys_of(input_ids, known_RK, past_key_values)  # asked before the text adds to the cache
         tokens_RTH, trace = self.read(input_ids, known_RK, position_ids, is_causal=is_causal, past=past_key_values,
-                                      with_weights=with_weights)  # fmt: skip
+                                      with_weights=with_weights, prefix_length=prefix_length)  # fmt: skip
         found.text_hidden_state, found.image_hidden_state = tokens_RTH, image_memory.tokens_BSH
         found.text_hidden_states, found.text_attentions = trace.hidden_states, trace.attentions
         if not is_causal and past_key_values is None:
             found.text_embeds = self.text_features(tokens_RTH, known_RK)
-        mask = look_mask(known_RK, tokens_RTH.shape[1], causal=is_causal, num_keys=num_keys)
+        mask = look_mask(known_RK, tokens_RTH.shape[1], causal=is_causal, num_keys=num_keys, prefix=prefix_length)
         found.last_hidden_state, trace = self.fusion.stack(
             self.fusion.text(tokens_RTH), mask, image_memory, past_key_values, with_weights
         )
@@ -287,6 +296,7 @@ class VLBertModel(VLBertPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         *,
         is_causal: bool = False,
+        prefix_length: int = 0,
         past: Cache | None = None,
         with_weights: bool = False,
     ) -> tuple:
@@ -301,7 +311,9 @@ class VLBertModel(VLBertPreTrainedModel):
             position_ids = (known_RK.long().cumsum(-1) - 1).clamp_min(0)[:, -num_queries:]
         elif position_ids is None:
             position_ids = torch.arange(num_keys - num_queries, num_keys, device=input_ids.device)
-        mask = look_mask(known_RK, num_queries, causal=is_causal or self.is_causal_tower, num_keys=num_keys)
+        prefix = 0 if self.is_causal_tower else prefix_length
+        causal = is_causal or self.is_causal_tower
+        mask = look_mask(known_RK, num_queries, causal=causal, num_keys=num_keys, prefix=prefix)
         tokens_RTH = self.text.tokens(input_ids) + self.text.positions[position_ids]
         return self.text.stack(tokens_RTH, mask, None, past, with_weights)
 

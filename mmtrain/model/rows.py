@@ -85,9 +85,12 @@ def plan_rows(batch: Batch, layout: Layout) -> Rows:
     lengths_B = batch.text_lengths_B.clamp_min(1)
     known_BT = torch.arange(num_positions) < lengths_B[:, None]
     both_ways_B1TT = known_BT[:, None, None, :].expand(-1, 1, num_positions, -1)
+    # In causal rows a question is read both ways, and its answer looks back (Dong et al. 2019).
+    prefix_BT = torch.arange(num_positions) < batch.prefix_lengths_B[:, None]
     past_TT = torch.ones(num_positions, num_positions, dtype=torch.bool).tril()
+    past_B1TT = past_TT | (prefix_BT[:, None, :, None] & prefix_BT[:, None, None, :])
     ids = {"clean": batch.text_ids_BT, "masked": batch.masked_ids_BT, "causal": batch.text_ids_BT}
-    masks = {"clean": both_ways_B1TT, "masked": both_ways_B1TT, "causal": both_ways_B1TT & past_TT}
+    masks = {"clean": both_ways_B1TT, "masked": both_ways_B1TT, "causal": both_ways_B1TT & past_B1TT}
     picks = {"masked": pick_masked, "causal": pick_next}
     return Rows(
         layout=layout,

@@ -31,7 +31,7 @@ def with_texts(
     width = min(-(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP, most) if trims_texts(plan) else most
     text_ids = torch.tensor([[*tokens, *[pad_id] * (width - len(tokens))] for tokens in texts])
     of_row = torch.arange(len(batch.places_B)).repeat_interleave(num_each)
-    names = ("has_image_B", "has_text_B", "image_ids_B", "caption_ids_B", "draws_B2", "places_B")
+    names = ("prefix_lengths_B", "has_image_B", "has_text_B", "image_ids_B", "caption_ids_B", "draws_B2", "places_B")
     return replace(
         batch,
         images_BCHW=batch.images_BCHW[of_row],

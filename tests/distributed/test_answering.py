@@ -52,7 +52,7 @@ def test_the_ranked_answer_is_the_likeliest_of_the_shortlist_by_the_twins_logits
         scores = []
         for tokens in answers:
             text = torch.tensor([[*ids[:length], *tokens]])
-            log_probs_TV = twin(text, pixels).logits[0].log_softmax(dim=-1)
+            log_probs_TV = twin(text, pixels, prefix_length=length).logits[0].log_softmax(dim=-1)
             asked = [float(log_probs_TV[length - 1 + step, token]) for step, token in enumerate(tokens)]
             scores.append((sum(asked), asked[0]))
         first = sorted(range(NUM_ANSWERS), key=lambda number: -scores[number][1])[:3]
@@ -64,7 +64,8 @@ def test_the_written_answer_is_the_twins(alone: Any) -> None:
     twin = twin_of(alone[1], chooses=False)
     twin.generation_config = generation_config_of(twin.config, range(5))
     for place, pixels, ids, length in questions():
-        written = twin.generate(pixel_values=pixels, input_ids=torch.tensor([ids[:length]]), max_new_tokens=4)
+        asked = torch.tensor([ids[:length]])
+        written = twin.generate(pixel_values=pixels, input_ids=asked, prefix_length=length, max_new_tokens=4)
         said = [token for token in written[0, length:].tolist() if token not in (Pieces.sep_id, Pieces.pad_id)]
         assert alone[0]["write"][place] == Pieces().decode(said)
 

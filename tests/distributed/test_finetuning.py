@@ -30,7 +30,8 @@ def reports_of_all(dp: int, tp: int, pp: int) -> dict[str, list[Any]]:
 
 def with_prompts(batch: Any) -> Any:
     """The first tokens of each text are the question."""
-    return replace(batch, prompt_lengths_B=(batch.text_lengths_B // 2).clamp_min(1))
+    lengths_B = (batch.text_lengths_B // 2).clamp_min(1)
+    return replace(batch, prompt_lengths_B=lengths_B, prefix_lengths_B=lengths_B)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The twin says what the parallel model says, exported from whatever layout, and comes back bit for bit."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,26 @@ Runs = dict[tuple[str, str], tuple[Path, list[Found]]]
 
 PLAIN, *OTHERS = TOWERS
 LORA, LARGER = TUNED
+TUNED_ON = "tp2"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Of the plain towers by layout: a run folder with a checkpoint, and what was found of two micro-batches."""
-    return runs_with([PLAIN], LAYOUTS, tmp_path_factory)
+    """Of the plain towers by layout, and of what was tuned: a run folder with a checkpoint, and what was found."""
+    tuned = [(towers, TUNED_ON) for towers in TUNED]
+    return runs_of([*((PLAIN, layout) for layout in LAYOUTS), *tuned], tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def other_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The same of the other towers, cut along both axes."""
-    return runs_with(OTHERS, ["tp2-pp2"], tmp_path_factory)
+    return runs_of([(towers, "tp2-pp2") for towers in OTHERS], tmp_path_factory)
 
 
-@pytest.fixture(scope="module")
-def tuned_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The plain towers, what was tuned, and what begins with the plain ones, cut along one axis."""
-    return runs_with([PLAIN, *TUNED], ["tp2"], tmp_path_factory)
-
-
-def runs_with(some: Iterable[str], layouts: Iterable[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """By towers and layout."""
+def runs_of(wanted: Sequence[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """By towers and layout; each of two micro-batches."""
     root = tmp_path_factory.mktemp("twin")
     tokenizer = _tokenizer(root)
-    wanted = [(towers, name) for towers in some for name in layouts]
     folders = {key: root / f"{number}" for number, key in enumerate(wanted)}
     for folder in folders.values():
         folder.mkdir()
@@ -139,21 +134,21 @@ def test_the_twin_finds_the_same_with_towers_of_other_shapes(other_runs: Runs, t
 
 
 @pytest.mark.parametrize("tuned", TUNED)
-def test_the_twin_finds_the_same_after_what_fine_tuning_can_do(tuned_runs: Runs, tuned: str) -> None:
-    assert_same(tuned_runs, tuned, "tp2", within=1e-5)
+def test_the_twin_finds_the_same_after_what_fine_tuning_can_do(runs: Runs, tuned: str) -> None:
+    assert_same(runs, tuned, TUNED_ON, within=1e-5)
 
 
-def test_lora_had_an_effect_before_it_was_merged(tuned_runs: Runs) -> None:
-    (_, with_lora), (_, without) = tuned_runs[LORA, "tp2"], tuned_runs[PLAIN, "tp2"]
+def test_lora_had_an_effect_before_it_was_merged(runs: Runs) -> None:
+    (_, with_lora), (_, without) = runs[LORA, TUNED_ON], runs[PLAIN, TUNED_ON]
     assert np.abs(with_lora[0]["token causal"] - without[0]["token causal"]).max() > 0.1
 
 
-def test_a_run_with_lora_is_no_beginning_for_one_without_but_its_export_is(tuned_runs: Runs) -> None:
+def test_a_run_with_lora_is_no_beginning_for_one_without_but_its_export_is(runs: Runs) -> None:
     from mmtrain.checkpoint.beginning import RunSource
     from mmtrain.config.tuning import LoraConfig
     from mmtrain.hf.storage import WeightFolder
 
-    folder, _ = tuned_runs[LORA, "tp2"]
+    folder, _ = runs[LORA, TUNED_ON]
     source, theirs = RunSource(folder), plan_of(LORA, 1, 1).finetune.lora
     assert source.lora_faults(theirs) == []
     for other in (LoraConfig(), theirs.model_copy(update={"alpha": 1.0})):
@@ -163,12 +158,12 @@ def test_a_run_with_lora_is_no_beginning_for_one_without_but_its_export_is(tuned
     assert not [name for name in WeightFolder(folder / "export") if "lora" in name]
 
 
-def test_a_larger_grid_has_the_positions_that_torch_reads_off_between_those_of_the_smaller(tuned_runs: Runs) -> None:
+def test_a_larger_grid_has_the_positions_that_torch_reads_off_between_those_of_the_smaller(runs: Runs) -> None:
     from mmtrain.hf.storage import WeightFolder
 
     grids = []
     for towers in (PLAIN, LARGER):
-        folder, _ = tuned_runs[towers, "tp2"]
+        folder, _ = runs[towers, TUNED_ON]
         twin_of(folder)
         grids.append(WeightFolder(folder / "export").read("vlbert.vision.embedding.positions"))
     small, large = grids
@@ -178,11 +173,11 @@ def test_a_larger_grid_has_the_positions_that_torch_reads_off_between_those_of_t
     assert torch.equal(large[0], small[0])
 
 
-def test_an_export_gives_the_same_positions_of_a_larger_grid_as_its_run(tuned_runs: Runs, place: Any) -> None:
+def test_an_export_gives_the_same_positions_of_a_larger_grid_as_its_run(runs: Runs, place: Any) -> None:
     from mmtrain.engine.beginnings import POSITIONS, begin_from_source
     from mmtrain.engine.build import build_model
 
-    folder, _ = tuned_runs[PLAIN, "tp2"]
+    folder, _ = runs[PLAIN, TUNED_ON]
     twin_of(folder)
     found = []
     for source in (folder, folder / "export"):

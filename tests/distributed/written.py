@@ -43,6 +43,7 @@ class MadeSplit:
                     name: getattr(whole, name)[texts]
                     for name in (
                         "text_ids_BT", "masked_ids_BT", "masked_labels_BT", "text_lengths_B", "prompt_lengths_B",
+                        "prefix_lengths_B",
                         "has_text_B", "caption_ids_B", "draws_B2", "places_B",
                     )
                 },
@@ -92,7 +93,8 @@ class Pieces:
 def asked_batches(dp: int, dp_rank: int) -> Iterator[Any]:
     """The split with the first three tokens of each text as its question."""
     for batch in MadeSplit().batches(4, dp=dp, dp_rank=dp_rank):
-        yield replace(batch, prompt_lengths_B=batch.text_lengths_B.clamp(1, 3))
+        lengths_B = batch.text_lengths_B.clamp(1, 3)
+        yield replace(batch, prompt_lengths_B=lengths_B, prefix_lengths_B=lengths_B)
 
 
 def answered_on_a_rank(tp: int, pp: int) -> tuple[dict[str, list[str]], list[Any]]:

@@ -46,6 +46,17 @@ def test_a_writer_learns_the_answer_and_writes_one() -> None:
     assert written.shape == (4, 7)
 
 
+def test_a_question_is_read_both_ways_with_and_without_the_cache() -> None:
+    model, (ids, known) = built(VLBertForVisualQuestionAnswering), texts(40)
+    model.generation_config = generation_config_of(model.config, range(5))
+    turned = {"input_ids": ids.flip(1), "attention_mask": known.flip(1)}  # pads stand before
+    found = [
+        model.generate(pixels(40), **turned, prefix_length=length, use_cache=cache, max_length=14)
+        for length, cache in ((8, True), (8, False), (0, True))
+    ]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_a_long_question_leaves_its_answer_room(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(tmp_path / "tokenizer.model", [caption_of(number) for number in range(200)])
     processor, model = processor_of(tokenizer, config_of()), built(VLBertForVisualQuestionAnswering)

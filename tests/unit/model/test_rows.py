@@ -128,3 +128,11 @@ def test_a_batch_of_empty_places_counts_nothing() -> None:
         masked_labels_BT=torch.full((4, 12), IGNORED_LABEL),
     )
     assert set(count_read(batch, 4).values()) == {0}
+
+
+def test_of_causal_rows_a_question_is_read_both_ways_and_its_answer_looks_back() -> None:
+    batch = replace(written_batch(), prefix_lengths_B=torch.tensor([3, 1, 1]))
+    mask_31TT = plan_rows(batch, Layout.of({"causal"})).text_mask_Y1TT
+    wanted = [[1, 1, 1, 0, 0, 0]] * 3 + [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 0]]
+    assert mask_31TT[0, 0].int().tolist() == wanted
+    assert mask_31TT[1, 0].int().tolist()[0] == [1, 0, 0, 0, 0, 0]
