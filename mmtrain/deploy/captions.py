@@ -50,10 +50,10 @@ def caption_files(
 ) -> Iterator[Captioned]:
     """A caption of each file, in order; a file that cannot be read is named with the reason and passed over."""
     for start in range(0, len(paths), batch_size):
-        opened = {path: opened(path) for path in paths[start : start + batch_size]}
-        pictures = [picture for picture in opened.values() if not isinstance(picture, str)]
+        found = {path: opened(path) for path in paths[start : start + batch_size]}
+        pictures = [picture for picture in found.values() if not isinstance(picture, str)]
         said = iter(captions_of(model, pictures, **how))
-        for path, picture in opened.items():
+        for path, picture in found.items():
             if isinstance(picture, str):
                 yield Captioned(str(path), None, picture)
             else:
