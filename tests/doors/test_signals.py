@@ -61,7 +61,7 @@ def test_a_signal_to_every_process_of_a_rank_saves_under_either_launcher(
     try:
         wait_for_steps(tmp_path, 2, [program])
         ranks = [pid for pid in descendants_of(program.pid) if any(w.startswith(b"RANK=") for w in environ_of(pid))]
-        assert len(ranks) == 4  # two trainers, and a reader of each
+        assert len(ranks) == 6  # two trainers, and of each a reader and what writes its saves
         for pid in ranks:
             os.kill(pid, signal.SIGUSR2)
         started = time.monotonic()
