@@ -28,14 +28,19 @@ class Staging:
         """Make room for float32 copies of these rectangles, where there is none yet."""
         if list(places) == self._places:
             return
+        self.find(places)
+        for copy in self._copies:
+            copy.fill_(0.0)  # written to once: until then the system has only promised these pages
+
+    def find(self, places: Sequence[Slice]) -> None:
+        """Know where another process, which reserves the same, puts its copies."""
         sizes = [math.prod(place.shape) for place in places]
         os.ftruncate(self._file, max(1, sum(sizes)) * FLOAT_BYTES)
         memory, start, self._places, self._copies = mmap.mmap(self._file, 0), 0, list(places), []
         for place, size in zip(places, sizes, strict=True):
             # A storage of its own each: of a tensor that is only a part of one, torch's writer makes another copy.
             flat = torch.frombuffer(memory, dtype=torch.float32, count=size, offset=start) if size else torch.empty(0)
-            # Written to once: until then the system has only promised these pages.
-            self._copies.append(flat.view(place.shape).fill_(0.0))
+            self._copies.append(flat.view(place.shape))
             start += size * FLOAT_BYTES
 
     @property

@@ -124,7 +124,7 @@ def _begin(parent: int, staging: Staging) -> None:
 
 
 def _lay_out(places: Sequence[Slice], table: Metadata | None) -> None:
-    _Desk.staging.reserve(places)
+    _Desk.staging.find(places)
     _Desk.table = table
 
 

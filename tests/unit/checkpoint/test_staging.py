@@ -36,7 +36,7 @@ def test_a_process_forked_off_before_there_was_any_room_sees_the_copies() -> Non
     sums_out, sums_in = os.pipe()
     if not (pid := os.fork()):
         os.read(starts_out, 1)
-        staging.reserve(PLACES)
+        staging.find(PLACES)
         os.write(sums_in, str(sum(float(copy.sum()) for _, copy in staging.parts)).encode())
         os._exit(0)
     staging.reserve(PLACES)
