@@ -4,9 +4,11 @@ import math
 import mmap
 import os
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
+from mmtrain.parallel.device import pin
 from mmtrain.parallel.slices import Slice
 
 Parts = Sequence[tuple[Slice, torch.Tensor]]
@@ -21,6 +23,8 @@ class Staging:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("checkpoint")
+        self._memory: mmap.mmap | None = None
+        self._is_pinned = False
         self._places: list[Slice] = []
         self._copies: list[torch.Tensor] = []
 
@@ -34,14 +38,24 @@ class Staging:
 
     def find(self, places: Sequence[Slice]) -> None:
         """Know where another process, which reserves the same, puts its copies."""
-        sizes = [math.prod(place.shape) for place in places]
-        os.ftruncate(self._file, max(1, sum(sizes)) * FLOAT_BYTES)
-        memory, start, self._places, self._copies = mmap.mmap(self._file, 0), 0, list(places), []
-        for place, size in zip(places, sizes, strict=True):
-            # A storage of its own each: of a tensor that is only a part of one, torch's writer makes another copy.
-            flat = torch.frombuffer(memory, dtype=torch.float32, count=size, offset=start) if size else torch.empty(0)
-            self._copies.append(flat.view(place.shape))
-            start += size * FLOAT_BYTES
+        *starts, total = accumulate((math.prod(place.shape) for place in places), initial=0)
+        os.ftruncate(self._file, max(1, total) * FLOAT_BYTES)
+        self._memory, self._is_pinned = mmap.mmap(self._file, 0), False
+        self._places = list(places)
+        self._copies = [self._copy_at(start, place.shape) for start, place in zip(starts, places, strict=True)]
+
+    def _copy_at(self, start: int, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor with a storage of its own: of one that is only a part of its storage torch's writer makes a copy."""
+        size = math.prod(shape)
+        if size == 0:
+            return torch.empty(shape)
+        return torch.frombuffer(self._memory, dtype=torch.float32, count=size, offset=start * FLOAT_BYTES).view(shape)
+
+    def pin(self) -> None:
+        """Lock the memory, where it is not yet, for copies from a GPU."""
+        if self._memory is not None and not self._is_pinned:
+            pin(self._memory)
+            self._is_pinned = True
 
     @property
     def parts(self) -> list[tuple[Slice, torch.Tensor]]:

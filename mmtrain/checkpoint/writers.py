@@ -77,7 +77,10 @@ class ProcessWriter(ThreadWriter):
 
     def take(self, parts: Parts) -> None:
         tensors, copies = ([tensor for _, tensor in several] for several in (parts, self._staging.parts))
-        self._taken = self.run(Aside(tensors).copy, copies)
+        aside = Aside(tensors)
+        if aside.is_on_gpu:
+            self._staging.pin()
+        self._taken = self.run(aside.copy, copies)
 
     def wait_until_taken(self) -> None:
         if self._taken is not None:

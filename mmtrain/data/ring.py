@@ -9,10 +9,10 @@ import mmap
 import weakref
 from collections import deque
 
-import numpy as np
 import torch
 
 from mmtrain.data.slot import Layout, Slot
+from mmtrain.parallel.device import pin, unpin
 from mmtrain.records import Batch
 
 
@@ -32,17 +32,14 @@ class Ring:
         self._pinned = False
 
     def pin(self) -> None:
-        """Lock the memory once, so that a GPU copies from it by itself; needs this rank's device to be set."""
-        start = np.frombuffer(self._memory, np.uint8).ctypes.data
-        status = torch.cuda.cudart().cudaHostRegister(start, len(self._memory), 0)
-        torch.cuda.check_error(int(status))
+        """Lock the memory once, so that a GPU copies from it by itself."""
+        pin(self._memory)
         self._pinned = True
 
     def unpin(self) -> None:
         """Undo `pin`."""
         if self._pinned:
-            torch.cuda.synchronize()
-            torch.cuda.cudart().cudaHostUnregister(np.frombuffer(self._memory, np.uint8).ctypes.data)
+            unpin(self._memory)
             self._pinned = False
 
     def take_free(self) -> int | None:

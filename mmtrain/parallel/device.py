@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from mmap import mmap
 
 import torch
 
@@ -60,6 +61,21 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def pin(memory: mmap) -> None:
+    """Lock shared memory, so that a GPU copies from it and to it by itself; needs this rank's device to be set."""
+    torch.cuda.check_error(int(torch.cuda.cudart().cudaHostRegister(_address(memory), len(memory), 0)))
+
+
+def unpin(memory: mmap) -> None:
+    """Undo `pin`, once nothing is copied any more."""
+    torch.cuda.synchronize()
+    torch.cuda.cudart().cudaHostUnregister(_address(memory))
+
+
+def _address(memory: mmap) -> int:
+    return torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+
+
 class Aside:
     """Copies of tensors, made on the host beside what their device computes; they see all launched before this was."""
 
@@ -69,6 +85,11 @@ class Aside:
         self._stream = None if device is None else torch.cuda.Stream(device)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether any of the tensors is: copies in locked memory are then made without the processor."""
+        return self._stream is not None
 
     def copy(self, copies: Sequence[torch.Tensor]) -> None:
         """Fill `copies`, of the same shapes and types, and wait until all stand."""
