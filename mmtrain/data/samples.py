@@ -14,7 +14,6 @@ from mmtrain.data.masking import mask_tokens
 from mmtrain.data.questions import Asking, Question, as_questions
 from mmtrain.data.table import SampleError, SampleTable, as_caption, as_captions, as_image, as_metadata
 from mmtrain.data.tokenizer import Tokenizer
-from mmtrain.records import IGNORED_LABEL
 
 KINDS = {
     "image_text": ("image", "caption", "metadata"),
@@ -144,9 +143,9 @@ class SampleReader:
             question = asked[numbers.integers(len(asked))]
         answer = question.answers[numbers.integers(len(question.answers))] if question.answers else None
         ids_T, prompt_length = self.asking.tokens(question.text, answer, self.tokenizer, self.max_text_length)
-        nothing_T, targets = np.full_like(ids_T, IGNORED_LABEL), self.asking.targets(question.answers)
+        masks, targets = self._masked(ids_T, sample, epoch), self.asking.targets(question.answers)
         shown = Sample(
-            None, ids_T, ids_T, nothing_T, None, id_of(question.text), self._negatives(sample, epoch),
+            None, ids_T, *masks, None, id_of(question.text), self._negatives(sample, epoch),
             prompt_length, prompt_length, targets,
         )  # fmt: skip
         return f"{question.text} {answer or ''}", shown
@@ -199,5 +198,9 @@ class SampleReader:
         if caption is None:
             return NO_TOKENS, NO_TOKENS, NO_TOKENS
         ids_T = np.array(self.tokenizer.encode(caption, self.max_text_length), np.int64)
+        return ids_T, *self._masked(ids_T, sample, epoch)
+
+    def _masked(self, ids_T: np.ndarray, sample: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids to show and labels to guess, for masked language modeling."""
         numbers = self._draws.at(Purpose.MASK, epoch, self.first + sample)
-        return ids_T, *mask_tokens(ids_T, self.mask_share, self.tokenizer.ordinary, self.tokenizer.mask_id, numbers)
+        return mask_tokens(ids_T, self.mask_share, self.tokenizer.ordinary, self.tokenizer.mask_id, numbers)
