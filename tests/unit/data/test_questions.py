@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmtrain.config.schema import DataConfig, MlmConfig, TaskConfig
 from mmtrain.data.faults import DataError
@@ -13,6 +14,7 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.data.questions import MAX_TARGETS, Asking, Question, as_questions
 from mmtrain.data.table import SampleError
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.records import IGNORED_LABEL
 from tests.unit.data.made import MODEL, files_of, open_stream, write_set
 
 TEN = ["red"] * 4 + ["a red"] * 2 + ["green"] * 3 + ["blue"]
@@ -100,6 +102,14 @@ def test_each_epoch_asks_anew_and_the_answer_stands_behind_the_question(
     assert all(answers <= {"red", "green"} for answers in said.values())
     assert sum(len(answers) > 1 for answers in said.values()) > 30
     assert stream.num_bad > 0
+
+
+def test_questions_are_masked_as_captions_are(asked_set: Path, tokenizer_path: Path) -> None:
+    stream = open_stream(asked_set, tokenizer_path, asking=Asking(4), max_bad_share=0.1)
+    for batch in stream.take(stream.num_micro_batches):
+        is_masked_BT = batch.masked_labels_BT != IGNORED_LABEL
+        assert torch.equal(is_masked_BT.any(dim=1), batch.has_text_B)
+        assert torch.equal(batch.masked_labels_BT[is_masked_BT], batch.text_ids_BT[is_masked_BT])
 
 
 def test_the_held_out_split_holds_every_question_in_order(asked_set: Path, tokenizer: Tokenizer) -> None:
