@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mmtrain.monitor.log import Row
 from mmtrain.monitor.results import Line, compared, last_scores, runs_of
 from mmtrain.parallel.launch import REFUSED
+
+TABLE_WIDTH = 120  # at least, whatever the terminal is
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,12 +50,13 @@ def compare(words: argparse.Namespace) -> int:
     if words.json is not None:
         rows: list[Row] = [line.record(names) for line in lines]
         words.json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Console().print(_table(lines, names))
+    Console(width=max(Console().width, TABLE_WIDTH)).print(_table(lines, names))  # a table cut short says nothing
     return 0
 
 
 def _table(lines: Sequence[Line], names: Sequence[str]) -> Table:
-    table = Table("evaluation", "score", "prior", *names, title="held-out scores")
+    columns = [Column(name, overflow="fold") for name in ("evaluation", "score", "prior", *names)]
+    table = Table(*columns, title="held-out scores")
     above = ""
     for line in lines:
         cells = [_cell(line.score, value) for value in (line.prior, *line.values)]
