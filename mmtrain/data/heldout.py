@@ -1,5 +1,6 @@
 """The held-out split: the first pairs of it, in order, the same at every evaluation."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -96,10 +97,10 @@ class HeldOut:
 
     def question_name(self, sample: int) -> int | str:
         """What the public servers know the question by, else the key of its image and its number there."""
-        number, question = self._numbers[sample], self.questions[sample]
+        question, own = self.questions[sample], self._numbers[sample]
         if question.number is not None:
             return question.number
-        return f"{self._table.name(number)[1]}-{sample - self._numbers.index(number)}"
+        return f"{self._table.name(own)[1]}-{sample - bisect_left(self._numbers, own)}"
 
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""

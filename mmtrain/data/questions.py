@@ -95,6 +95,8 @@ class Asking:
 
     def targets(self, answers: Sequence[str]) -> tuple[tuple[int, float], ...]:
         """Numbers of the listed answers that people gave, each with the accuracy that it would get, the best first."""
+        if not self.listed:
+            return ()
         given = {self._numbers[said] for answer in answers if (said := normalized(answer)) in self._numbers}
         scored = [(number, vqa_accuracy(self.listed[number], answers)) for number in given]
         return tuple(sorted(scored, key=lambda one: (-one[1], one[0]))[:MAX_TARGETS])

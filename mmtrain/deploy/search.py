@@ -96,13 +96,15 @@ def search(
     asked = model.needed_processor()(text=[query]).to(model.device)
     text_E = model.vlbert.get_text_features(**asked)[0].cpu()
     near_K = (torch.from_numpy(index.embeddings_NE) @ text_E).topk(min(max(shortlist, top), len(index.paths)))
-    found, gone = [], []
-    for number, similarity in zip(near_K.indices.tolist(), near_K.values.tolist(), strict=True):
-        picture = opened(Path(index.paths[number]))
-        if isinstance(picture, str):
-            gone.append(Indexed(Path(index.paths[number]), None, picture))
-            continue
-        logits_12 = model(pixel_values=model.pixels_of([picture]), **asked).match_logits
-        belief, probability = model.beliefs(logits_12, torch.tensor([similarity], device=logits_12.device))
-        found.append((float(belief), Found(index.paths[number], float(probability), similarity)))
-    return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:top]], gone
+    paths = [index.paths[number] for number in near_K.indices.tolist()]
+    pictures = [opened(Path(path)) for path in paths]
+    gone = [Indexed(Path(path), None, one) for path, one in zip(paths, pictures, strict=True) if isinstance(one, str)]
+    whole = [place for place, picture in enumerate(pictures) if not isinstance(picture, str)]
+    if not whole:
+        return [], gone
+    again = {name: ids.expand(len(whole), -1) for name, ids in asked.items()}
+    logits_K2 = model(pixel_values=model.pixels_of([pictures[place] for place in whole]), **again).match_logits
+    similar_K = near_K.values[whole]
+    beliefs_K, sure_K = model.beliefs(logits_K2, similar_K.to(logits_K2.device))
+    best = beliefs_K.argsort(descending=True, stable=True)[:top].tolist()
+    return [Found(paths[whole[place]], float(sure_K[place]), float(similar_K[place])) for place in best], gone
