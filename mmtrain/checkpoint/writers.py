@@ -66,14 +66,13 @@ class ProcessWriter(ThreadWriter):
     def __init__(self, rank: int, keep: dict[str, int]) -> None:
         super().__init__(rank, keep)
         self._staging = Staging()
-        self._laid_out: tuple[Sequence[Slice], Metadata | None] | None = None
         self._taken: Future[None] | None = None
         self._pool = self._start()
 
     def lay_out(self, places: Sequence[Slice], table: Metadata | None) -> None:
-        self._laid_out = (places, table)
+        super().lay_out(places, table)
         self._staging.reserve(places)
-        self._ask(_lay_out, *self._laid_out)
+        self._ask(_lay_out, places, table)
 
     def take(self, parts: Parts) -> None:
         tensors, copies = ([tensor for _, tensor in several] for several in (parts, self._staging.parts))
@@ -99,7 +98,10 @@ class ProcessWriter(ThreadWriter):
 
     def _start(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(
-            max_workers=1, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), self._staging)
+            max_workers=1,
+            mp_context=get_context("fork"),
+            initializer=_begin,
+            initargs=(os.getpid(), self._staging, self._table),
         )
         pool.submit(os.getpid).result()  # it is forked now, and not when it is first needed
         return pool
@@ -109,8 +111,6 @@ class ProcessWriter(ThreadWriter):
             return self._pool.submit(work, *args).result()
         except BrokenProcessPool:
             self._pool = self._start()
-            if self._laid_out is not None:
-                self._pool.submit(_lay_out, *self._laid_out).result()
             raise CheckpointError("the process that writes was ended from outside, as when memory runs out") from None
 
 
@@ -121,9 +121,10 @@ class _Desk:
     table: Metadata | None
 
 
-def _begin(parent: int, staging: Staging) -> None:
+def _begin(parent: int, staging: Staging, table: Metadata | None) -> None:
+    """With what was laid out before it was forked, which one that takes another's place needs at once."""
     settle_child(parent)
-    _Desk.staging = staging
+    _Desk.staging, _Desk.table = staging, table
 
 
 def _lay_out(places: Sequence[Slice], table: Metadata | None) -> None:
