@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from mmtrain.config.schema import ModelConfig
-
-STACKS = ("vision", "text", "fusion")
+from mmtrain.config.tuning import STACKS as STACKS
 
 
 def layers_of(model: ModelConfig) -> dict[str, int]:

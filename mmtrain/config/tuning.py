@@ -14,6 +14,7 @@ STACKS: tuple[StackName, ...] = ("vision", "text", "fusion")
 HEADS = "heads"
 PARTS: tuple[PartName, ...] = (*STACKS, HEADS)
 
+POSITIONS = "vision.embedding.positions"  # what the positions of patches are called
 LORA_A, LORA_B = ".lora_a", ".lora_b"  # how the names of the small matrices end
 MATRICES = {  # of a layer, by what they are part of
     "attention": ("linear_qkv", "linear_q", "linear_kv", "linear_proj"),

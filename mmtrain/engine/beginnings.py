@@ -10,14 +10,13 @@ from mmtrain.checkpoint.beginning import RunSource, is_run
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
-from mmtrain.config.tuning import HEADS, is_low_rank
+from mmtrain.config.tuning import HEADS, POSITIONS, is_low_rank
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.model.chunks import StageModel
 from mmtrain.model.vision import positions_on_grid
 from mmtrain.parallel.slices import Slice
 
 LOG = logging.getLogger("mmtrain.engine")
-POSITIONS = "vision.embedding.positions"
 
 
 def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:

@@ -107,26 +107,27 @@ class FrozenWeights:
 
     def _own_part(self, whole: torch.Tensor) -> torch.Tensor:
         """A copy; where one rank holds all there is to hold and nothing is to be converted, the weight itself."""
-        dp, rank = self.groups.grid.dp, self.groups.coord.dp
-        flat = whole.view(-1)
-        size = -(-flat.numel() // dp)
-        part = flat[size * rank : size * (rank + 1)].to("cpu", torch.float32)
-        return part.clone() if dp > 1 else part
+        start, size = self._range(whole.shape)
+        part = whole.view(-1)[start : start + size].to("cpu", torch.float32)
+        return part.clone() if self.groups.grid.dp > 1 else part
+
+    def _range(self, shape: torch.Size) -> tuple[int, int]:
+        """Where this rank's share of a weight begins, row by row, and how many elements a whole share has."""
+        size = -(-shape.numel() // self.groups.grid.dp)
+        return size * self.groups.coord.dp, size
 
     def parts(self) -> Iterator[Part]:
         """The shares that are not empty, to be kept or written to."""
         for name, share in self.shares.items():
             if share.numel():
-                start = -(-self.shapes[name].numel() // self.groups.grid.dp) * self.groups.coord.dp
-                yield Part(name, MASTER, start, share)
+                yield Part(name, MASTER, self._range(self.shapes[name])[0], share)
 
     def put_back(self) -> None:
         """Let every weight, whole on each rank, be what the shares say. All dp ranks call."""
         for name, param in self.params.items():
-            numel = param.numel()
-            padded = torch.zeros(-(-numel // self.groups.grid.dp), device=param.device)
+            padded = torch.zeros(self._range(param.shape)[1], device=param.device)
             padded[: self.shares[name].numel()] = self.shares[name]
-            whole = gather_rows(padded, self.groups.data)[:numel]
+            whole = gather_rows(padded, self.groups.data)[: param.numel()]
             param.data.copy_(whole.view(param.shape))
 
     def put_back_parts(self) -> None:

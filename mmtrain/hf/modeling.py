@@ -180,8 +180,8 @@ def look_mask(
     known_R1TK = known_RK[:, None, None].expand(-1, 1, num_queries, -1)
     if causal:
         known_R1TK = known_R1TK & own_TK
-    itself_TK = torch.ones_like(own_TK).tril(num_keys - num_queries)
-    return known_R1TK | (itself_TK & ~itself_TK.tril(num_keys - num_queries - 1))
+    itself_TK = torch.ones_like(own_TK).tril(num_keys - num_queries).triu(num_keys - num_queries)
+    return known_R1TK | itself_TK
 
 
 class VLBertModel(VLBertPreTrainedModel):

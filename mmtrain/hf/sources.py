@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from mmtrain.config.schema import ModelConfig
+from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.configuration import COPIED, VLBertConfig
 from mmtrain.hf.names import in_twin
 from mmtrain.hf.storage import WeightFolder, is_file_of
@@ -16,7 +17,6 @@ from mmtrain.hf.tokenization import TOKENIZER_FILE
 from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
-POSITIONS = "vision.embedding.positions"
 FREE = (
     "init_std",
     "vision_position_std",

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 
 from mmtrain.config.schema import ModelConfig
 from mmtrain.config.shapes import inner_width, stack_activations, stack_norm_epsilons
+from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.storage import WeightFolder, is_file_of
 
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -34,7 +35,7 @@ IN_A_LAYER = {
 }
 SAME = {  # one tensor of theirs is one of ours
     "vision.embedding.cls": "vision_model.embeddings.class_embedding",
-    "vision.embedding.positions": "vision_model.embeddings.position_embedding.weight",
+    POSITIONS: "vision_model.embeddings.position_embedding.weight",
     "vision.entry_norm.weight": "vision_model.pre_layrnorm.weight",
     "vision.entry_norm.bias": "vision_model.pre_layrnorm.bias",
     "vision.final_norm.weight": "vision_model.post_layernorm.weight",
@@ -150,7 +151,7 @@ class TowerSource:
         self._made.add(name)
 
     def positions(self) -> torch.Tensor:
-        return self._weights.read(SAME["vision.embedding.positions"])
+        return self._weights.read(SAME[POSITIONS])
 
     def _recipe(self, name: str) -> Recipe | None:
         """How a weight is made of the source's; None where it has none."""

@@ -8,7 +8,7 @@ import torch
 
 from mmtrain.config.depth import layers_of
 from mmtrain.config.schema import ModelConfig
-from mmtrain.config.tuning import LORA_A, LORA_B
+from mmtrain.config.tuning import LORA_A, LORA_B, POSITIONS
 from mmtrain.parallel.slices import Slice
 
 FULL = 1.0  # a norm's first weight
@@ -55,8 +55,8 @@ def _std_of_lora(whole_KH: torch.Tensor) -> float:
 
 
 def _std(name: str, shape: ModelConfig) -> float:
-    is_of_patches = name.endswith("vision.embedding.positions")
-    return shape.vision_position_std or shape.init_std if is_of_patches else shape.init_std
+    own = shape.vision_position_std if name == POSITIONS else None
+    return own or shape.init_std
 
 
 def _scale(name: str, depths: Mapping[str, int]) -> float:
