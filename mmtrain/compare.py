@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.table import Column, Table
 
 from mmtrain.monitor.log import Row
 from mmtrain.monitor.results import Line, compared, last_scores, runs_of
-from mmtrain.parallel.launch import REFUSED
+from mmtrain.parallel.launch import or_refused
 
 TABLE_WIDTH = 120  # at least, whatever the terminal is
 
@@ -23,11 +24,7 @@ TABLE_WIDTH = 120  # at least, whatever the terminal is
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message where there is nothing to compare."""
     words = _parser().parse_args(argv)
-    try:
-        return compare(words)
-    except FileNotFoundError as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+    return or_refused(partial(compare, words), (FileNotFoundError,))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,14 +72,18 @@ def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -
         raise ConfigError([f"--captions takes one process, but {launch.world_size} ranks were launched"])
     from mmtrain.checkpoint.load import find_or_refuse
     from mmtrain.data.stream import open_tokenizer
-    from mmtrain.deploy.captions import heldout_scores, open_captioner
+    from mmtrain.deploy.captions import heldout_scores
+    from mmtrain.deploy.pictures import open_twin
     from mmtrain.engine.build import open_heldout
+    from mmtrain.hf import VLBertForImageCaptioning
     from mmtrain.monitor.folder import RunFolder
     from mmtrain.records import EvalReport
 
     step = find_or_refuse(run_dir / "checkpoints").manifest.step
     heldout = open_heldout(plan, launch, open_tokenizer(plan.data))
-    scores = heldout_scores(open_captioner(run_dir), heldout, batch_size=plan.train.micro_batch_size)
+    scores = heldout_scores(
+        open_twin(run_dir, VLBertForImageCaptioning), heldout, batch_size=plan.train.micro_batch_size
+    )
     run = RunFolder(run_dir, writes=True)
     report = EvalReport(scores={"captions": scores}, retrieved=())
     run.record_scores(step, report)

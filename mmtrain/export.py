@@ -7,23 +7,23 @@ mmtrain export runs/base --step 50000 --out models/base --dtype bf16
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
-from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
+from mmtrain.parallel.launch import hush_expected_warnings, or_refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be exported as asked."""
     words = _parser().parse_args(argv)
     hush_expected_warnings()
-    try:
-        return export(words.run_dir, words.out or words.run_dir / "export", words)
-    except (ConfigError, DataError, CheckpointError) as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+    return or_refused(
+        partial(export, words.run_dir, words.out or words.run_dir / "export", words),
+        (ConfigError, DataError, CheckpointError),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

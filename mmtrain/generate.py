@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from rich.progress import Progress
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
-from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
+from mmtrain.parallel.launch import hush_expected_warnings, or_refused
 
 if TYPE_CHECKING:
     from mmtrain.deploy.captions import Captioned, HowToWrite
@@ -30,11 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 where images were passed over; 2 with one clear message where nothing can be written."""
     words = _parser().parse_args(argv)
     hush_expected_warnings()
-    try:
-        return generate(words)
-    except (ConfigError, DataError, CheckpointError, FileNotFoundError) as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+    return or_refused(partial(generate, words), (ConfigError, DataError, CheckpointError, FileNotFoundError))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,11 +62,12 @@ def _count(word: str) -> int:
 
 def generate(words: argparse.Namespace) -> int:
     """Caption every image; what cannot be read is named on stderr and passed over."""
-    from mmtrain.deploy.captions import caption_files, open_captioner, seed_draws
-    from mmtrain.deploy.pictures import find_images
+    from mmtrain.deploy.captions import caption_files, seed_draws
+    from mmtrain.deploy.pictures import find_images, open_twin
+    from mmtrain.hf import VLBertForImageCaptioning
 
     paths = [path for word in words.images for path in find_images(word)]
-    model = open_captioner(words.model)
+    model = open_twin(words.model, VLBertForImageCaptioning)
     seed_draws(words.seed)
     how = _how(words, model.config.max_text_length)
     found: list[Captioned] = []

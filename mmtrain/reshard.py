@@ -9,12 +9,13 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
+from mmtrain.parallel.launch import hush_expected_warnings, or_refused
 
 if TYPE_CHECKING:
     from mmtrain.checkpoint.convert import Stored
@@ -26,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = _parser().parse_args(argv)
     hush_expected_warnings()
     start_logging(rank=0)
-    try:
-        return reshard(words)
-    except CheckpointError as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+    return or_refused(partial(reshard, words), (CheckpointError,))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from rich.progress import Progress
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.data.faults import DataError
-from mmtrain.parallel.launch import REFUSED, hush_expected_warnings
+from mmtrain.parallel.launch import hush_expected_warnings, or_refused
 
 if TYPE_CHECKING:
     from mmtrain.deploy.search import Indexed, PictureIndex
@@ -31,11 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 where pictures were passed over; 2 with one clear message where nothing can be searched."""
     words = _parser().parse_args(argv)
     hush_expected_warnings()
-    try:
-        return search(words)
-    except (ConfigError, DataError, CheckpointError, FileNotFoundError) as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+    return or_refused(partial(search, words), (ConfigError, DataError, CheckpointError, FileNotFoundError))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import torch
 
 from mmtrain.data.faults import DataError
 from mmtrain.data.heldout import HeldOut
-from mmtrain.deploy.pictures import open_twin, opened
+from mmtrain.deploy.pictures import opened
 from mmtrain.hf import VLBertForImageCaptioning
 from mmtrain.hf.processing import Picture
 from mmtrain.scores.truth import shares_right
@@ -22,11 +22,6 @@ class Captioned:
     name: str
     caption: str | None
     fault: str | None = None
-
-
-def open_captioner(place: Path) -> VLBertForImageCaptioning:
-    """The captioner in an export, or of a run's newest checkpoint; refuses as `open_twin` does."""
-    return open_twin(place, VLBertForImageCaptioning)
 
 
 @dataclass(frozen=True)

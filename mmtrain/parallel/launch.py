@@ -99,6 +99,15 @@ def in_one_sentence(
         return LOST
 
 
+def or_refused(work: Callable[[], int], refusals: tuple[type[Exception], ...]) -> int:
+    """The exit code of `work` in a program of one process; one of `refusals` becomes its message and exit code 2."""
+    try:
+        return work()
+    except refusals as refusal:
+        print(f"mmtrain: {refusal}", file=sys.stderr)
+        return REFUSED
+
+
 def cause_of(error: BaseException, launch: Launch, refusals: tuple[type[Exception], ...]) -> str:
     """Why a run ended, as `in_one_sentence` says it; of what has a traceback its last line, and whose it is."""
     if isinstance(error, refusals):
