@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from struct import Struct
 
 from mmtrain.data.faults import DataError
 
-NUM_LOCKS = 64  # so many entries can be filled at once on one machine
+LOCK_FILE = "entries.lock"  # an entry's lock is one byte of it, far behind its end
+FLOCK = Struct("hhqqi0q")  # struct flock of fcntl(2)
 KEPT_SHARE = 0.9  # of the bound, after room was made: so that not every entry has to make room
 TOTAL_NAME, ENTRIES = "total", "entries"
 
@@ -35,7 +37,7 @@ class Cache:
         path = self._path(name)
         if (descriptor := _opened(path)) is not None:
             return descriptor
-        with self._locked(f"fill-{int(path.name[:4], 16) % NUM_LOCKS:02d}"):
+        with self._filling(path):
             if (descriptor := _opened(path)) is not None:  # another process was faster
                 return descriptor
             partial = self.folder / f"partial-{os.getpid()}-{path.name}"
@@ -78,6 +80,14 @@ class Cache:
             os.unlink(path)
             total -= num_bytes
         return total
+
+    @contextmanager
+    def _filling(self, path: Path) -> Iterator[None]:
+        """Each entry has a lock of its own: what fills one may ask for others, which others are filling."""
+        with open(self.folder / LOCK_FILE, "ab") as lock:
+            byte = int(path.name[:15], 16)
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLKW, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / ENTRIES / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()

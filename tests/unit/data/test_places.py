@@ -4,7 +4,9 @@ import http.server
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -165,6 +167,30 @@ def test_the_cache_never_holds_more_than_its_bound_and_forgets_what_was_used_lon
     assert made.count("entry-00") == 1 and made.count("entry-39") == 1
     read("entry-01")
     assert made.count("entry-01") == 2
+
+
+def test_what_fills_an_entry_may_ask_for_any_others(tmp_path: Path):
+    cache = Cache(tmp_path, 10**6)
+
+    def fill(path: Path) -> None:
+        for number in range(1000):  # so many that any two locks which entries could share would meet
+            os.close(cache.open(f"other-{number}", lambda other: other.write_bytes(b"other")))
+        path.write_bytes(b"whole")
+
+    os.close(cache.open("whole", fill))
+    assert cache.holds("whole") and cache.holds("other-999")
+
+
+def test_an_entry_that_many_ask_for_at_once_is_filled_once(tmp_path: Path):
+    made: list[int] = []
+
+    def ask(number: int) -> None:
+        cache = Cache(tmp_path, 10**6)
+        os.close(cache.open("x", lambda path: (made.append(number), time.sleep(0.2), path.write_bytes(b"x"))[0]))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    assert len(made) == 1
 
 
 def test_an_entry_larger_than_the_whole_cache_is_refused_and_leaves_nothing(tmp_path: Path):
