@@ -12,7 +12,8 @@
 set -euo pipefail
 
 script=${BASH_SOURCE[0]}  # for sbatch a copy in a spool folder: Slurm knows the original
-[ -e "${script%/*}/job.sh" ] || script=$(scontrol show job "$SLURM_JOB_ID" | sed -n '/^ *Command=/{s///;s/ .*//p;q}')
+[ -e "${script%/*}/job.sh" ] ||
+    script=$(scontrol show job "$SLURM_JOB_ID" | sed -n '0,/^ *Command=/s/^ *Command=\([^ ]*\).*/\1/p')
 MMTRAIN=$(cd "$(dirname "$script")/.." && pwd)
 GPUS_PER_NODE=0 RANKS_PER_NODE=1
 . "$MMTRAIN/slurm/job.sh"

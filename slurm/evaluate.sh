@@ -11,7 +11,8 @@
 set -euo pipefail
 
 script=${BASH_SOURCE[0]}  # for sbatch a copy in a spool folder: Slurm knows the original
-[ -e "${script%/*}/job.sh" ] || script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+[ -e "${script%/*}/job.sh" ] ||
+    script=$(scontrol show job "$SLURM_JOB_ID" | sed -n '0,/^ *Command=/s/^ *Command=\([^ ]*\).*/\1/p')
 MMTRAIN=$(cd "$(dirname "$script")/.." && pwd)
 . "$MMTRAIN/slurm/job.sh"
 [ "${1:-}" != --dry-run ] || { dry_run "$script"; shift; }

@@ -90,3 +90,22 @@ def test_a_dry_run_of_a_build_says_the_part_and_the_packing() -> None:
 def test_a_script_without_words_says_what_it_wants(script: str) -> None:
     done = dry_run(script, [])
     assert done.returncode != 0 and f"sbatch slurm/{script} " in done.stderr
+
+
+@pytest.mark.parametrize("script", BATCH)
+def test_slurms_copy_of_a_script_finds_the_checkout_however_much_slurm_says_of_the_job(
+    script: str, tmp_path: Path
+) -> None:
+    # Of an array's last task, whose number is the array's, Slurm says what it knows of all tasks: longer than a pipe.
+    program = tmp_path / "scontrol"
+    record = f"JobId=7 ArrayTaskId=1\n   Command={ROOT}/slurm/{script} pairs.csv SHARDS\n   WorkDir={tmp_path}\n"
+    (tmp_path / "records").write_text(record * 2000)
+    program.write_text(f'#!/bin/sh\n[ "$*" = "show job 7" ] && cat {tmp_path}/records\n')
+    program.chmod(0o755)
+    given = {"PATH": f"{tmp_path}:{environment()['PATH']}", "SLURM_JOB_ID": "7"}
+    copy = shutil.copy(ROOT / "slurm" / script, tmp_path / "slurm_script")
+    command = ["bash", copy, "--dry-run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment() | given, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"wanted: sbatch slurm/{script} " in done.stderr, done
