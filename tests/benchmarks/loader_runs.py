@@ -284,12 +284,12 @@ LOADERS = (
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and of those that it started and still run."""
+    """CPU time of this process and of all that it started, those that have ended included."""
     import psutil
 
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     times = [process.cpu_times() for process in family]
-    return sum(each.user + each.system for each in times)
+    return sum(sum(each[:4]) for each in times)  # user and system, its own and that of children it waited for
 
 
 def main() -> None:
