@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -47,7 +48,7 @@ def check(content: Content) -> None:
 
 
 def _has_sound_frame(content: Content) -> bool:
-    segments = _segments(content)
+    segments = list(_segments(content))
     frames = [start for marker, start, _ in segments if marker in BASELINE]
     if len(frames) != 1 or segments[-1][0] != SCAN or not _readable_header(content):
         return False
@@ -106,22 +107,21 @@ def _decode_any(content: Content) -> np.ndarray:
         return np.array(upright.convert("RGB"))
 
 
-def _segments(content: Content, stop: int = SCAN) -> list[tuple[int, int, int]]:
-    """Marker, start and end of each segment of a JPEG, up to the first `stop`; fewer where the chain breaks."""
-    found, position = [], 2
+def _segments(content: Content) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of a JPEG, up to the first scan; fewer where the chain breaks."""
+    position = 2
     while position + 4 <= len(content) and content[position] == 0xFF:
         marker, length = content[position + 1], content[position + 2] << 8 | content[position + 3]
-        found.append((marker, position + 4, position + 2 + length))
-        if marker == stop or length < 2:
-            break
+        yield marker, position + 4, position + 2 + length
+        if marker == SCAN or length < 2:
+            return
         position += 2 + length
-    return found
 
 
 def _orientation(content: Content) -> int:
     """The EXIF orientation of a JPEG, 1 to 8; 1, upright, where it says nothing that can be read."""
     # Cameras write EXIF first or right behind the JFIF segment, so the tables are not walked for it.
-    for marker, start, end in _segments(content[: 2**16 + 64], stop=EXIF):
+    for marker, start, end in _segments(content[: 2**16 + 64]):
         if marker == EXIF and content[start : start + 4] == b"Exif":
             exif = Image.Exif()
             with warnings.catch_warnings(action="ignore"):  # damaged EXIF of an image that is whole

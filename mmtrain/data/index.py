@@ -179,7 +179,7 @@ def open_index(tar_path: Path) -> ShardIndex:
 class _Descriptor:
     """An open file that closes itself when nobody reads it any more."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:
@@ -191,10 +191,10 @@ class _Descriptor:
 _descriptor = lru_cache(maxsize=MAX_OPEN_SHARDS)(_Descriptor)
 
 
-def read_part(shard_path: Path, part: Part) -> bytes:
+def read_part(shard_path: Path | str, part: Part) -> bytes:
     """The bytes of one part, read at its offset; safe from threads and after a fork. DataError where they are gone."""
     try:
-        content = os.pread(_descriptor(shard_path).number, part.size, part.offset)
+        content = os.pread(_descriptor(os.fspath(shard_path)).number, part.size, part.offset)
     except OSError as error:
         raise DataError(f"{shard_path} cannot be read: {error.strerror}") from error
     if len(content) != part.size:

@@ -48,7 +48,7 @@ class Access:
     def read(self, location: str, part: Part) -> bytes:
         """The bytes of one part of a shard."""
         if not is_remote(location):
-            return read_part(Path(location), part)
+            return read_part(location, part)
         if location.startswith(PIPE) or location in self._whole_only or self.cache.holds(location):
             return self._read_whole(location, part)
         first, last = part.offset // BLOCK_BYTES, (part.offset + part.size - 1) // BLOCK_BYTES

@@ -117,23 +117,27 @@ class SampleReader:
                 found = self.table.contents(sample, ("caption", "metadata"))
                 said = as_metadata(found["metadata"])
             if self.asking is None:
-                text, finished = self._captioned(sample, epoch, found, said)
+                text, finished = self._captioned(sample, epoch, image_id, found, said)
             else:
-                text, finished = self._asked(sample, epoch, question, said)
+                text, finished = self._asked(sample, epoch, image_id, question, said)
         except SampleError as error:
             return BadSample(at_fault, str(error))
-        return Draft(sample, epoch, shown, content, text, replace(finished, image_id=image_id))
+        return Draft(sample, epoch, shown, content, text, finished)
 
-    def _captioned(self, sample: int, epoch: int, found: dict[str, Content | None], said: dict) -> tuple[str, Sample]:
+    def _captioned(
+        self, sample: int, epoch: int, image_id: int | None, found: dict[str, Content | None], said: dict
+    ) -> tuple[str, Sample]:
         caption, caption_id = self._caption(sample, epoch, found, said)
         begun = caption if caption is None or not self.prompt else f"{self.prompt} {caption}"
         tokens, draws_2 = self._tokens(begun, sample, epoch), self._negatives(sample, epoch)
-        return caption or "", Sample(None, *tokens, None, caption_id, draws_2, self._prompt_length)
+        return caption or "", Sample(None, *tokens, image_id, caption_id, draws_2, self._prompt_length)
 
     def _negatives(self, sample: int, epoch: int) -> np.ndarray:
         return self._draws.at(Purpose.NEGATIVES, epoch, self.first + sample).random(2)
 
-    def _asked(self, sample: int, epoch: int, question: Question | None, said: dict) -> tuple[str, Sample]:
+    def _asked(
+        self, sample: int, epoch: int, image_id: int | None, question: Question | None, said: dict
+    ) -> tuple[str, Sample]:
         """A question and an answer of one of the people, each drawn anew every epoch, as text and targets."""
         numbers = self._draws.at(Purpose.QUESTION, epoch, self.first + sample)
         if question is None:
@@ -145,7 +149,7 @@ class SampleReader:
         ids_T, prompt_length = self.asking.tokens(question.text, answer, self.tokenizer, self.max_text_length)
         masks, targets = self._masked(ids_T, sample, epoch), self.asking.targets(question.answers)
         shown = Sample(
-            None, ids_T, *masks, None, id_of(question.text), self._negatives(sample, epoch),
+            None, ids_T, *masks, image_id, id_of(question.text), self._negatives(sample, epoch),
             prompt_length, prompt_length, targets,
         )  # fmt: skip
         return f"{question.text} {answer or ''}", shown
