@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,27 +44,37 @@ class Kind:
 Moved = Counter[Kind]  # elements of whole tensors: gathered by all ranks together, or reduced over them
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What the collectives of one rank did."""
+
+    moved: Moved = field(default_factory=Counter)
+    calls: Counter[Kind] = field(default_factory=Counter)
+
+
 @contextlib.contextmanager
-def counted(groups: Any) -> Iterator[Moved]:
+def counted(groups: Any) -> Iterator[Traffic]:
     """Count this rank's collectives while it lasts; those over a single rank move nothing."""
-    moved: Moved = Counter()
+    traffic = Traffic()
     names = {getattr(groups, name).group_name: name for name in ("data", "tensor", "model", "pipe")}
     own = {name: method for name, method in vars(dist.ProcessGroup).items() if name in WHOLE}
     for name in own:
-        setattr(dist.ProcessGroup, name, _counting(getattr(dist.ProcessGroup, name), *WHOLE[name], names, moved))
+        setattr(dist.ProcessGroup, name, _counting(getattr(dist.ProcessGroup, name), *WHOLE[name], names, traffic))
     try:
-        yield moved
+        yield traffic
     finally:
         for name, method in own.items():
             setattr(dist.ProcessGroup, name, method)
 
 
-def _counting(method: Callable, collective: str, place: int, names: dict[str, str], moved: Moved) -> Callable:
+def _counting(method: Callable, collective: str, place: int, names: dict[str, str], traffic: Traffic) -> Callable:
     def call(group: dist.ProcessGroup, *given: Any, **named: Any) -> Any:
         if group.size() > 1:
-            for tensor in _tensors(given[place]):
-                kind = Kind(names.get(group.group_name, "world"), _asker(), collective, tensor.dtype)
-                moved[kind] += tensor.numel()
+            tensors = _tensors(given[place])
+            kinds = [Kind(names.get(group.group_name, "world"), _asker(), collective, each.dtype) for each in tensors]
+            for kind, tensor in zip(kinds, tensors, strict=True):
+                traffic.moved[kind] += tensor.numel()
+            traffic.calls.update(set(kinds))
         return method(group, *given, **named)
 
     return call
@@ -88,16 +98,16 @@ def _asker() -> str:
 GATHERED, REDUCED = ("all_gather", "broadcast"), ("reduce_scatter", "all_reduce", "reduce")
 
 
-def zero_elements(moved: Moved, collectives: tuple[str, ...]) -> int:
-    """Elements that ZeRO moved among the ranks of one stage."""
+def of_zero(counts: Counter[Kind], collectives: tuple[str, ...]) -> int:
+    """Elements, or calls, by which ZeRO moved weights or gradients among the ranks of one stage."""
     return sum(
         count
-        for kind, count in moved.items()
+        for kind, count in counts.items()
         if (kind.group, kind.asker) == ("data", "deepspeed") and kind.collective in collectives
     )
 
 
-def moved_on_a_rank(plans: dict[Any, Any], num_steps: int) -> dict[Any, list[tuple[float, float, Moved]]]:
+def moved_on_a_rank(plans: dict[Any, Any], num_steps: int) -> dict[Any, list[tuple[float, float, Traffic]]]:
     """Of each step of each plan, which share one grid: what ZeRO gathered and reduced, in units of this stage's
     parameters, and everything that was counted."""
     from mmtrain.engine.build import build_engine, join
@@ -106,15 +116,15 @@ def moved_on_a_rank(plans: dict[Any, Any], num_steps: int) -> dict[Any, list[tup
 
     place = join(next(iter(plans.values())), read_launch())
     grid, coord = place.groups.grid, place.groups.coord
-    found: dict[Any, list[tuple[float, float, Moved]]] = {}
+    found: dict[Any, list[tuple[float, float, Traffic]]] = {}
     for key, plan in plans.items():
         engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
         num_params = sum(getattr(param, "ds_numel", param.numel()) for param in engine.states.model.parameters())
         found[key] = []
         for step in range(num_steps):
             batches = global_batch_of(step, plan, grid.dp, coord.dp)
-            with counted(place.groups) as moved:
+            with counted(place.groups) as traffic:
                 engine.step(batches)
-            ratios = (zero_elements(moved, kinds) / num_params for kinds in (GATHERED, REDUCED))
-            found[key].append((*ratios, moved))
+            ratios = (of_zero(traffic.moved, kinds) / num_params for kinds in (GATHERED, REDUCED))
+            found[key].append((*ratios, traffic))
     return found

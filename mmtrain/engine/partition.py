@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 TESTED_DEEPSPEED = ("0.19.",)
 INITIAL_MICRO_STEP = -1  # of ZeRO-1 and 2: before the first backward of a step
+GATHERED_TOGETHER = 2**24  # elements of weights that are brought in one collective
 HOLDER = -1  # a user of a weight that never leaves; DeepSpeed's own are numbered from 0
 
 
@@ -57,12 +59,39 @@ def build_nothing() -> None:
     backend.build_shm_op = lambda: None
 
 
+def gather(params: Iterable[torch.nn.Parameter]) -> None:
+    """Gather every weight that is not here, many in one collective."""
+    for bucket in _buckets(param for param in params if param.ds_status.name == "NOT_AVAILABLE"):
+        bucket[0].all_gather_coalesced(bucket).wait()
+
+
+def _buckets(params: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    bucket: list[torch.nn.Parameter] = []
+    room = GATHERED_TOGETHER
+    for param in params:
+        if bucket and param.ds_numel > room:
+            yield bucket
+            bucket, room = [], GATHERED_TOGETHER
+        bucket.append(param)
+        room -= param.ds_numel
+    if bucket:
+        yield bucket
+
+
+def gather_together_after_steps(engine: Any) -> None:
+    """Let the weights that persist come back after a step as `gather` gathers; DeepSpeed gathers them one by one."""
+    for param in engine.optimizer.persistent_parameters:
+        param.all_gather = partial(_gather_in_place_of_deepspeed, param)
+
+
+def _gather_in_place_of_deepspeed(param: torch.nn.Parameter, params: list[torch.nn.Parameter] | None = None) -> None:
+    gather([param] if params is None else params)
+
+
 def gather_and_hold(params: Iterable[torch.nn.Parameter]) -> None:
-    """Gather every weight that is not here, in one collective, and keep all from being let go after a use."""
+    """Gather every weight that is not here and keep all from being let go after a use."""
     params = list(params)
-    absent = [param for param in params if param.ds_status.name == "NOT_AVAILABLE"]
-    if absent:
-        absent[0].all_gather(param_list=absent)
+    gather(params)
     for param in params:
         # A weight that somebody uses is never let go: without it even persistent ones are, until a trace is complete.
         param.ds_active_sub_modules.add(HOLDER)

@@ -21,6 +21,7 @@ from mmtrain.engine.partition import (
     drop_gradients,
     forget_gradients,
     gather_and_hold,
+    gather_together_after_steps,
     reduced_once,
 )
 from mmtrain.model.chunks import StageModel
@@ -56,6 +57,8 @@ class ZeroStates:
         hold_to(plan.parallel.timeout_seconds)
         self.gathers_per_step = plan.zero.stage == 3 and plan.zero.gather == "per_step"
         self.stage = plan.zero.stage
+        if self.gathers_per_step:
+            gather_together_after_steps(self.engine)
         if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
             # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
             add_up_in([param for _, param in named], torch.float32)

@@ -56,13 +56,13 @@ def found_on_a_rank(num_batches: int) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
     for way in WAYS:
         engine = engine_of(*way)
-        with counted(place.groups) as moved:
+        with counted(place.groups) as traffic:
             engine.accumulate(batches)
             peak = sum(gradient.element_size() * gradient.numel() for gradient in engine.states.gradients())
         apart = [(gradient - wanted[name]).flatten() for name, gradient in engine.states.whole_gradients()]
         reduced = {
             kind.dtype: count
-            for kind, count in moved.items()
+            for kind, count in traffic.moved.items()
             if (kind.group, kind.asker) == ("data", "deepspeed") and kind.collective in REDUCED
         }
         num_params = sum(part.numel() for part in apart)

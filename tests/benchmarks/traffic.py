@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.comparison import Ranks
 from tests.helpers import run_ranks, tiny_plan
-from tests.traffic import Moved, moved_on_a_rank
+from tests.traffic import Traffic, moved_on_a_rank
 
 RANKS, MICRO_BATCH, NUM_STEPS = Ranks(dp=2, pp=2), 4, 3
 MICRO_BATCHES = (2, 8, 16)
@@ -34,7 +34,7 @@ def plan_of(stage: int, gather: str, negatives: str, num_batches: int) -> Any:
     )
 
 
-def _rows(found: list[dict[Any, list[tuple[float, float, Moved]]]]) -> list[tuple[list[str], bool]]:
+def _rows(found: list[dict[Any, list[tuple[float, float, Traffic]]]]) -> list[tuple[list[str], bool]]:
     rows = []
     for key in found[0]:
         gathered, reduced = (
@@ -73,7 +73,7 @@ def main() -> int:
     if asked.kinds:
         for key, steps in found[0].items():
             print(f"\n{key}, rank 0, elements")
-            for kind, count in sorted(steps[-1][2].items(), key=str):
+            for kind, count in sorted(steps[-1][2].moved.items(), key=str):
                 print(f"  {kind.group:7} {kind.asker:10} {kind.collective:15} {str(kind.dtype):15} {count}")
     return 0 if all(keeps for _, keeps in rows) else 1
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.traffic import BOUND, plan_of
 from tests.helpers import run_ranks
-from tests.traffic import moved_on_a_rank
+from tests.traffic import GATHERED, moved_on_a_rank, of_zero
 
 NUM_STEPS = 2
 
@@ -26,6 +26,11 @@ def test_weights_are_gathered_and_gradients_reduced_once_a_step(ranks: list[dict
         assert 1.0 <= gathered <= BOUND and 1.0 <= reduced <= BOUND
 
 
+def test_all_weights_of_a_small_model_come_in_one_call(ranks: list[dict[Any, Any]]) -> None:
+    for found in ranks:
+        assert of_zero(found[8][-1][2].calls, GATHERED) == 1
+
+
 def test_the_first_step_gathers_once_more(ranks: list[dict[Any, Any]]) -> None:
     for found in ranks:
         gathered, reduced, _ = found[8][0]
@@ -40,7 +45,7 @@ def test_gathered_per_use_they_move_for_every_micro_batch(ranks: list[dict[Any, 
 
 def test_stages_send_as_many_packets_as_there_are_micro_batches(ranks: list[dict[Any, Any]]) -> None:
     sent = {
-        count: sum(moved for kind, moved in ranks[0][count][-1][2].items() if kind.collective == "send")
+        count: sum(moved for kind, moved in ranks[0][count][-1][2].moved.items() if kind.collective == "send")
         for count in (2, 8)
     }
     assert sent[8] == 4 * sent[2] > 0
