@@ -59,9 +59,9 @@ class ZeroStates:
         self.stage = plan.zero.stage
         if self.gathers_per_step:
             gather_together_after_steps(self.engine)
-        if self.gathers_per_step and plan.zero.grad_accumulation == "fp32":
-            # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
-            add_up_in([param for _, param in named], torch.float32)
+            if plan.zero.grad_accumulation == "fp32":
+                # DeepSpeed's own `grad_accum_dtype` is that of what was reduced; here everything adds up before it is.
+                add_up_in([param for _, param in named], torch.float32)
         self._num_backwards = 0
 
     def __call__(self, *inputs: Any) -> Any:
