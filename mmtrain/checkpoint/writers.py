@@ -4,6 +4,7 @@ A thread would now and then hold the interpreter's lock when the trainer wants i
 """
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -104,6 +105,9 @@ class ProcessWriter(ThreadWriter):
             initargs=(os.getpid(), self._staging, self._table),
         )
         pool.submit(os.getpid).result()  # it is forked now, and not when it is first needed
+        # Left to be collected, a pool closes its pipe in a thread of its own while the interpreter, at its end, writes
+        # to it: the run would end with a traceback behind its sentence.
+        weakref.finalize(self, pool.shutdown, wait=True)
         return pool
 
     def _ask(self, work: Callable[..., Any], *args: Any) -> Any:

@@ -61,3 +61,10 @@ def test_the_process_ends_with_its_run(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert any(has_ended(child) for _ in range(500)), f"the process that writes ({child}) outlives its run by 5 s"
+
+
+def test_with_its_writer_the_process_is_gone_at_once(tmp_path: Path) -> None:
+    keeper = keeper_of(tmp_path)
+    child = keeper.writer.process
+    del keeper
+    assert not Path(f"/proc/{child}").exists()  # what ends it later would still be at it when the interpreter ends
