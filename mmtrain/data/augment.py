@@ -42,8 +42,7 @@ def random_crop(
     on whole pixels, so the outcome is the same.
     """
     (height, width), shape = pixels_CHW.shape[1:], sides[1] / sides[0]
-    for _ in range(NUM_CROP_TRIES):
-        share, aspect, across, down = numbers.random(4).tolist()
+    for share, aspect, across, down in numbers.random((NUM_CROP_TRIES, 4)).tolist():
         area = height * width * (min_share + (1 - min_share) * share)
         aspect = shape * (3 / 4) ** (1 - 2 * aspect)
         box_width, box_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)

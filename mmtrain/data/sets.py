@@ -145,10 +145,11 @@ class SetReader:
         drafts = [
             self._draft(sample, epoch, mark) for sample, epoch in zip(samples.tolist(), epochs.tolist(), strict=True)
         ]
+        images_BHWC = slot.images_BHWC
         for row, (number, draft) in enumerate(drafts):
             if isinstance(draft, Draft):
                 mark(draft.number + self._sets.start(number))
-                draft = self._readers[number].finish(draft, slot.images_BHWC[row])
+                draft = self._readers[number].finish(draft, images_BHWC[row])
             if isinstance(draft, BadSample):
                 draft = BadSample(draft.sample + self._sets.start(number), draft.reason)
             slot.put(row, draft)

@@ -95,7 +95,7 @@ class Slot:
             image_HWC[:] = 0
         else:
             pixels_HWC = sample.image_CHW.permute(1, 2, 0).numpy()
-            if pixels_HWC.ctypes.data != image_HWC.ctypes.data:  # else the resize wrote it here
+            if not np.may_share_memory(pixels_HWC, image_HWC):  # else the resize wrote it here
                 image_HWC[:] = pixels_HWC
         if isinstance(sample, BadSample):
             arrays["bad_samples"][row] = sample.sample

@@ -101,7 +101,7 @@ class SampleTable:
             return self.shards.name(shard), ""
 
     def _shard(self, sample: int) -> int:
-        return int(np.searchsorted(self.shards.starts, sample, side="right")) - 1
+        return int(self.shards.starts.searchsorted(sample, "right")) - 1
 
     def _row(self, shard: int, sample: int) -> list[list[int]]:
         """Offset and size of each kind of part of a sample."""
