@@ -88,13 +88,15 @@ class Access:
             except DataError:  # there is none, or it is damaged: the tar itself says where its samples lie
                 path.unlink(missing_ok=True)
         descriptor = self._open_whole(location)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            # The walk wants a path; the entry itself may go at any time, what is open may not.
-            tar = Path(folder) / "x.tar"
-            tar.symlink_to(f"/proc/self/fd/{descriptor}")
-            write_index(scan_shard(tar))
-            os.replace(index_path(tar), path)
-        os.close(descriptor)
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                # The walk wants a path; the entry itself may go at any time, what is open may not.
+                tar = Path(folder) / "x.tar"
+                tar.symlink_to(f"/proc/self/fd/{descriptor}")
+                write_index(scan_shard(tar))
+                os.replace(index_path(tar), path)
+        finally:
+            os.close(descriptor)
 
     def _read_whole(self, location: str, part: Part) -> bytes:
         descriptor = self._open_whole(location)

@@ -1,6 +1,6 @@
-"""Captions of images, batch after batch, by the twin of a run."""
+"""What the twin of a run writes about images, batch after batch: captions, or answers to a question."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,29 @@ import torch
 from mmtrain.data.faults import DataError
 from mmtrain.data.heldout import HeldOut
 from mmtrain.deploy.pictures import opened
-from mmtrain.hf import VLBertForImageCaptioning
+from mmtrain.hf import VLBertForImageCaptioning, VLBertForVisualQuestionAnswering
 from mmtrain.hf.processing import Picture
 from mmtrain.scores.truth import shares_right
 
+Write = Callable[[Sequence[Picture]], list[str]]  # one text a picture
+
 
 @dataclass(frozen=True)
-class Captioned:
+class Written:
     """What was written about one image, or why nothing could be."""
 
     name: str
-    caption: str | None
+    text: str | None
     fault: str | None = None
 
 
 @dataclass(frozen=True)
 class HowToWrite:
-    """How captions are searched for, in transformers' words."""
+    """How texts are searched for, in transformers' words."""
 
     num_beams: int = 4
-    max_length: int = 20  # tokens, [CLS] and [SEP] among them
+    max_length: int | None = None  # tokens, [CLS] and [SEP] among them
+    max_new_tokens: int | None = None  # behind a question
     length_penalty: float = 1.0
     do_sample: bool = False
     temperature: float | None = None
@@ -40,24 +43,29 @@ class HowToWrite:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def caption_files(
-    model: VLBertForImageCaptioning, paths: Sequence[Path], *, batch_size: int, **how: Any
-) -> Iterator[Captioned]:
-    """A caption of each file, in order; a file that cannot be read is named with the reason and passed over."""
+def write_about(paths: Sequence[Path], write: Write, *, batch_size: int) -> Iterator[Written]:
+    """A text about each file, in order; a file that cannot be read is named with the reason and passed over."""
     for start in range(0, len(paths), batch_size):
         found = {path: opened(path) for path in paths[start : start + batch_size]}
         pictures = [picture for picture in found.values() if not isinstance(picture, str)]
-        said = iter(captions_of(model, pictures, **how))
+        said = iter(write(pictures) if pictures else ())
         for path, picture in found.items():
             if isinstance(picture, str):
-                yield Captioned(str(path), None, picture)
+                yield Written(str(path), None, picture)
             else:
-                yield Captioned(str(path), next(said))
+                yield Written(str(path), next(said))
 
 
-def captions_of(model: VLBertForImageCaptioning, pictures: Sequence[Picture], **how: Any) -> list[str]:
+def captions_of(model: VLBertForImageCaptioning, how: HowToWrite, pictures: Sequence[Picture]) -> list[str]:
     """One caption a picture."""
-    return model.generate(list(pictures), **how) if pictures else []
+    return model.generate(list(pictures), **how.words())
+
+
+def answers_of(
+    model: VLBertForVisualQuestionAnswering, question: str, how: HowToWrite, pictures: Sequence[Picture]
+) -> list[str]:
+    """The answer to a question, picture by picture; one that chooses among answers does not ask how."""
+    return model.answer(list(pictures), question, **how.words())
 
 
 def seed_draws(seed: int) -> None:
@@ -80,5 +88,5 @@ def heldout_scores(model: VLBertForImageCaptioning, heldout: HeldOut, *, batch_s
     said: list[str] = []
     for start in range(0, len(pictures), batch_size):
         images = [image for image, _ in pictures[start : start + batch_size]]
-        said += captions_of(model, images, **HowToWrite(max_length=model.config.max_text_length).words())
+        said += captions_of(model, HowToWrite(max_length=model.config.max_text_length), images)
     return shares_right(said, [scene for _, scene in pictures]) | {"num_pairs": len(pictures)}

@@ -60,7 +60,8 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
         if self.answer_head is not None:
             raise ValueError("this model chooses among config.answers and does not write; call answer(...)")
         if text is not None:
-            texts, room = [text] if isinstance(text, str) else list(text), self.config.answer_tokens
+            one, texts = isinstance(images, Image.Image), [text] if isinstance(text, str) else list(text)
+            room = self.config.answer_tokens
             prompts = self.needed_processor().prompts(texts, ends=True, room=room)
             images = self.pixels_of(images)
             prompts = {name: ids.expand(len(images), -1) for name, ids in prompts.items()}
@@ -69,7 +70,7 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
             how = {"prefix_length": prompts["input_ids"].shape[1]} | how
             ids = super().generate(images, **prompts, **how)
             said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)
-            return said[0] if isinstance(text, str) and len(said) == 1 else said
+            return said[0] if one and len(said) == 1 else said
         return super().generate(images, **how)
 
     def _said(self, ids: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.doors.conftest import Prepared
 from tests.doors.launched import Ended, launch, run_program
+from tests.doors.test_export import pictures
 
 SIZES = ["train.num_steps=3", "train.global_batch_size=16", "train.micro_batch_size=8", "train.warmup_steps=1"]
 SIZES += ["eval.num_pairs=30", "precision=fp32"]
@@ -108,6 +109,24 @@ def test_what_chooses_exports_to_the_twin_that_answers_with_its_list(chooser: Pa
     picture = Image.new("RGB", (40, 40), "red")
     said = twin.answer([picture, picture], ["what color is the ring?", "how many objects are there?"])
     assert set(said) <= set(config["answers"])
+
+
+def test_a_question_about_a_folder_is_answered_picture_by_picture(writer: Path, tmp_path: Path) -> None:
+    from mmtrain.hf import VLBertForVisualQuestionAnswering
+
+    seen, question = pictures(3), "what color is the ring?"
+    for number, picture in enumerate(seen):
+        picture.save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    export = launch("python", "export", [writer])
+    assert export.code == 0, export.said
+    words = [tmp_path, "--ask", question, "--batch-size", 2, "--beams", 2, "--jsonl", tmp_path / "answers.jsonl"]
+    ended = launch("python", "generate", [writer / "export", *words])
+    assert ended.code == 1 and "broken.jpg passed over: " in ended.said, ended.said
+    found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    twin = VLBertForVisualQuestionAnswering.from_pretrained(writer / "export")
+    assert [row["answer"] for row in found if "answer" in row] == twin.answer(seen, question, num_beams=2)
+    assert [Path(row["image"]).name for row in found if "error" in row] == ["broken.jpg"]
 
 
 @pytest.mark.long

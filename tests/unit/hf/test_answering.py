@@ -65,6 +65,7 @@ def test_a_long_question_leaves_its_answer_room(tmp_path: Path) -> None:
     picture = Image.new("RGB", (20, 20))
     said = model.answer([picture, picture], ["red " * 50, "a picture of red"])
     assert len(said) == 2 and all(isinstance(words, str) for words in said)
+    assert model.answer([picture], "a picture of red") == [model.answer(picture, "a picture of red")]
     prompts = processor.prompts(["red " * 50], ends=True, room=4)["input_ids"]
     assert prompts.shape[1] == model.config.max_text_length - 4 and prompts[0, -1] == model.config.eos_token_id
 
