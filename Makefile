@@ -58,19 +58,29 @@ demo: env
 	mmtrain export $(DEMO_RUN)
 	mmtrain evaluate $(DEMO_RUN) --captions
 
-# Each task from the demo's weights, and for as many steps from random ones.
+# Each task from the demo's weights, and for as many steps from random ones: six runs of one process, two at a time.
 DOWNSTREAM := runs/downstream
-FINETUNE := deepspeed --quiet --num_accelerators 2 mmtrain/finetune.py model.init_from=$(DEMO_RUN)
+TASKS := caption vqa retrieval
+FROM_DEMO := $(TASKS:%=$(DOWNSTREAM)/pretrained/%)
+FROM_RANDOM := $(TASKS:%=$(DOWNSTREAM)/random/%)
+FINETUNE = mmtrain finetune --config configs/finetune/$(@F).yaml model.init_from=$(DEMO_RUN) run_dir=$@ train.micro_batch_size=64
 HEADLINES := vqa_accuracy cider_d caption_things_right caption_all_right "*recall_at_1"
 
 downstream: env
 	@test -e $(DEMO_RUN)/checkpoints/latest || { echo "$(DEMO_RUN) holds no checkpoint; first: make demo" >&2; exit 2; }
 	rm -rf $(DOWNSTREAM)
-	for task in caption vqa retrieval; do \
-		$(FINETUNE) --config configs/finetune/$$task.yaml run_dir=$(DOWNSTREAM)/pretrained/$$task || exit; \
-		$(FINETUNE) --config configs/finetune/$$task.yaml run_dir=$(DOWNSTREAM)/random/$$task --from-random || exit; \
-	done
+	@echo "six runs, two at a time; each is shown once it has ended, until then: tail -f $(DOWNSTREAM)/*/*/log.jsonl"
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
+		$(foreach task,$(TASKS),$(DOWNSTREAM)/pretrained/$(task) $(DOWNSTREAM)/random/$(task))
 	mmtrain compare $(DOWNSTREAM)/pretrained $(DOWNSTREAM)/random --scores $(HEADLINES) --json $(DOWNSTREAM)/table.jsonl
+
+# Phony: what is half done is not taken for done.
+.PHONY: $(FROM_DEMO) $(FROM_RANDOM)
+$(FROM_DEMO) $(FROM_RANDOM): export OMP_NUM_THREADS := 1
+$(FROM_DEMO):
+	$(FINETUNE)
+$(FROM_RANDOM):
+	$(FINETUNE) --from-random
 
 # What spawns ranks of its own gets the machine to itself; the rest shares its cores.
 ALONE := tests/distributed tests/doors tests/gpu
