@@ -32,7 +32,7 @@ from mmtrain.planner.memory import (
     stage_parts,
     with_gather,
 )
-from mmtrain.planner.parameters import stage_parameters
+from mmtrain.planner.parameters import stage_parameters, whole_parameters
 from mmtrain.planner.search import legal_layouts, nearest_layouts
 from mmtrain.planner.speed import stage_costs
 
@@ -142,7 +142,7 @@ def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision:
     table = Table(*heads, title="one rank of each pipeline stage", box=SIMPLE)
     parts, costs = stage_parts(config, vocab_size), stage_costs(config, vocab_size)
     for stage, held in enumerate(stage_bytes(config, world_size, vocab_size, precision)):
-        num_params = sum(_num_parameters(config, part, vocab_size, config.parallel.tp) for part in parts[stage])
+        num_params = sum(stage_parameters(config, part, vocab_size) for part in parts[stage])
         table.add_row(
             str(stage),
             " + ".join(_layers(part) for part in parts[stage]),
@@ -154,17 +154,13 @@ def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision:
     return table
 
 
-def _num_parameters(config: RunConfig, part: Part, vocab_size: int, tp: int) -> int:
-    return stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora)
-
-
 def _layers(part: Part) -> str:
     return ", ".join(f"{stack} {len(part.layers(stack))}" for stack in STACKS if part.layers(stack))
 
 
 def _totals(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> list[str]:
     """What the run as a whole is, does in a step, and sends."""
-    num_params = _num_parameters(config, Part.whole(config.model), vocab_size, tp=1)
+    num_params, _ = whole_parameters(config, vocab_size)
     length, num_samples = config.model.max_text_length, config.train.global_batch_size
     picked = int(num_samples * picked_tokens(config))
     flops = step_flops(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from mmtrain.config.depth import Part
-from mmtrain.config.schema import ModelConfig, ParallelConfig, RunConfig
+from mmtrain.config.schema import ModelConfig, RunConfig
 from mmtrain.config.shapes import (
     data_parallel_size,
     inner_width,
@@ -20,7 +20,7 @@ from mmtrain.config.shapes import (
     stack_widths,
 )
 from mmtrain.planner.flops import num_fusion_rows, num_text_rows
-from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters
+from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters, whole_parameters
 from mmtrain.planner.stages import stage_layers
 
 FLOAT32 = 4  # bytes
@@ -130,9 +130,7 @@ def with_gather(config: RunConfig, mode: str) -> RunConfig:
 
 def what_moves(config: RunConfig, vocab_size: int) -> str:
     """How many of the whole model's parameters the optimizer moves, and what it keeps of them, in a sentence."""
-    whole, alone = Part.whole(config.model), config.model_copy(update={"parallel": ParallelConfig()})
-    num_params = stage_parameters(config.model, whole, vocab_size, 1, config.finetune.lora)
-    num_moving = moving_parameters(alone, whole, vocab_size)
+    num_params, num_moving = whole_parameters(config, vocab_size)
     moments, of_all = (in_units(count * FLOAT32 * NUM_MOMENTS) for count in (num_moving, num_params))
     return (
         f"{num_moving:,} of {num_params:,} parameters move: {moments} of moments, where all would have {of_all}; "
@@ -177,10 +175,10 @@ def picked_tokens(config: RunConfig) -> float:
 def _rank_bytes(
     config: RunConfig, part: Part, world_size: int, vocab_size: int, type_bytes: int, num_in_flight: int
 ) -> RankBytes:
-    tp, dp = config.parallel.tp, data_parallel_size(config, world_size)
-    num_params = stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora)
+    dp = data_parallel_size(config, world_size)
+    num_params = stage_parameters(config, part, vocab_size)
     num_moving = moving_parameters(config, part, vocab_size)
-    at_once = min(num_params, largest_use(config.model, part, vocab_size, tp) + PREFETCHED)
+    at_once = min(num_params, largest_use(config, part, vocab_size) + PREFETCHED)
     states = _states(config, num_params, num_moving, at_once, dp, type_bytes)
     num_packets = (not part.is_first) + (not part.is_last)
     return replace(

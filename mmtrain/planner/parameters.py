@@ -1,45 +1,50 @@
 """How many parameters each rank holds, counted from the knobs; exactly what the built model has."""
 
 from mmtrain.config.depth import STACKS, Part
-from mmtrain.config.schema import ModelConfig, RunConfig
+from mmtrain.config.schema import ModelConfig, ParallelConfig, RunConfig
 from mmtrain.config.shapes import inner_width, stack_widths
-from mmtrain.config.tuning import HEADS, LoraConfig
+from mmtrain.config.tuning import HEADS
 
 CHANNELS = 3
 MATCH_CLASSES = 2
-WITHOUT_LORA = LoraConfig()
-
-
 PART_OF_EDGE = {"patch embedding": "vision", "token embedding": "text", "fusion entry": "fusion"}  # the others: heads
 
 
-def stage_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int, lora: LoraConfig = WITHOUT_LORA) -> int:
+def stage_parameters(config: RunConfig, part: Part, vocab_size: int) -> int:
     """Parameters of one tensor-parallel rank of the stage that holds `part`; `vocab_size` is the padded one."""
-    return sum(_by_part(model, part, vocab_size, tp).values()) + _low_rank_parameters(model, part, tp, lora)
+    return sum(_by_part(config, part, vocab_size).values()) + _low_rank_parameters(config, part)
 
 
 def moving_parameters(config: RunConfig, part: Part, vocab_size: int) -> int:
     """Those of them that the optimizer moves."""
-    tp, finetune = config.parallel.tp, config.finetune
-    whole = _by_part(config.model, part, vocab_size, tp)
-    small = _low_rank_parameters(config.model, part, tp, finetune.lora)
-    return sum(count for name, count in whole.items() if name not in finetune.frozen) + small
+    whole, frozen = _by_part(config, part, vocab_size), config.finetune.frozen
+    return sum(count for name, count in whole.items() if name not in frozen) + _low_rank_parameters(config, part)
 
 
-def _by_part(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> dict[str, int]:
+def whole_parameters(config: RunConfig, vocab_size: int) -> tuple[int, int]:
+    """Parameters of the model, on however many ranks they lie, and those of them that the optimizer moves."""
+    alone = config.model_copy(update={"parallel": ParallelConfig()})
+    counted = (stage_parameters, moving_parameters)
+    num_params, num_moving = (count(alone, Part.whole(config.model), vocab_size) for count in counted)
+    return num_params, num_moving
+
+
+def _by_part(config: RunConfig, part: Part, vocab_size: int) -> dict[str, int]:
     """Parameters of each stack, with its embedding and norms, and of the heads."""
+    model, tp = config.model, config.parallel.tp
     widths = stack_widths(model)
     counts = {stack: len(part.layers(stack)) * layer_parameters(model, stack, tp) for stack in STACKS}
     for stack in STACKS:
         counts[stack] += _norm(widths[stack]) * part.ends(stack)
     counts[HEADS] = 0
-    for edge, count in edge_parameters(model, part, vocab_size, tp).items():
+    for edge, count in edge_parameters(config, part, vocab_size).items():
         counts[PART_OF_EDGE.get(edge, HEADS)] += count
     return counts
 
 
-def _low_rank_parameters(model: ModelConfig, part: Part, tp: int, lora: LoraConfig) -> int:
+def _low_rank_parameters(config: RunConfig, part: Part) -> int:
     """LoRA's matrices beside those of the layers in `part`: one of each pair is cut as the large one is."""
+    model, tp, lora = config.model, config.parallel.tp, config.finetune.lora
     if not lora.rank:
         return 0
     total = 0
@@ -64,8 +69,9 @@ def layer_parameters(model: ModelConfig, stack: str, tp: int) -> int:
     return attention + (images if stack == "fusion" else 0) + mlp
 
 
-def edge_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> dict[str, int]:
+def edge_parameters(config: RunConfig, part: Part, vocab_size: int) -> dict[str, int]:
     """Parameters of what hangs on the depth's ends and joints, as far as it is in `part`, by name, on one rank."""
+    model, tp = config.model, config.parallel.tp
     vision, text, hidden = stack_widths(model).values()
     found = {}
     if part.begins("vision"):
@@ -83,13 +89,15 @@ def edge_parameters(model: ModelConfig, part: Part, vocab_size: int, tp: int) ->
     if part.is_last:
         found["match head"] = _linear(hidden, MATCH_CLASSES)
         found["token head"] = _columns(hidden, vocab_size, tp)
+        if config.task.answering == "choose":
+            found["answer head"] = _linear(hidden, len(config.task.answers))
     return found
 
 
-def largest_use(model: ModelConfig, part: Part, vocab_size: int, tp: int) -> int:
+def largest_use(config: RunConfig, part: Part, vocab_size: int) -> int:
     """Parameters of the largest piece that is used at once: a layer, an embedding or a head."""
-    layers = [layer_parameters(model, stack, tp) for stack in STACKS if part.layers(stack)]
-    return max([*layers, *edge_parameters(model, part, vocab_size, tp).values()])
+    layers = [layer_parameters(config.model, stack, config.parallel.tp) for stack in STACKS if part.layers(stack)]
+    return max([*layers, *edge_parameters(config, part, vocab_size).values()])
 
 
 def _image_pool(model: ModelConfig) -> int:

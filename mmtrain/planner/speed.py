@@ -55,10 +55,9 @@ def _tensor_bytes(config: RunConfig, type_bytes: int) -> float:
 
 def _data_bytes(config: RunConfig, world_size: int, vocab_size: int, type_bytes: int) -> float:
     """Weights gathered and gradients reduced by one rank in a step."""
-    dp, tp, zero = data_parallel_size(config, world_size), config.parallel.tp, config.zero
+    dp, zero = data_parallel_size(config, world_size), config.zero
     largest = max(
-        sum(stage_parameters(config.model, part, vocab_size, tp, config.finetune.lora) for part in parts)
-        for parts in stage_parts(config, vocab_size)
+        sum(stage_parameters(config, part, vocab_size) for part in parts) for parts in stage_parts(config, vocab_size)
     )
     times = 2  # once gathered, once reduced
     if zero.stage == 3 and zero.gather == "per_use":

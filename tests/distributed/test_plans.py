@@ -48,7 +48,7 @@ def parameters_and_estimates() -> list[tuple[int, int]]:
         for start in range(whole.stop):
             part = Part(start, min(start + 2, whole.stop), whole.sizes)
             built = sum(param.numel() for param in VisionLanguageModel(plan, 128, part).parameters())
-            found.append((built, stage_parameters(plan.model, part, 128, 2)))
+            found.append((built, stage_parameters(plan, part, 128)))
     return found
 
 

@@ -43,7 +43,7 @@ def states(plan: RunConfig, world_size: int, precision: str) -> dict[str, int]:
 
 
 def test_states_are_cut_as_far_as_the_zero_stage_says() -> None:
-    params = stage_parameters(plan_of().model, Part.whole(plan_of().model), VOCAB, 1)
+    params = stage_parameters(plan_of(), Part.whole(plan_of().model), VOCAB)
     own = -(-params // 2)
     by_stage = {stage: states(plan_of(zero={"stage": stage, "gather": "auto"}), 2, "bf16") for stage in (1, 2, 3)}
     assert by_stage[1]["weights"] == by_stage[2]["weights"] == 2 * params and by_stage[3]["weights"] == 2 * own
@@ -52,7 +52,7 @@ def test_states_are_cut_as_far_as_the_zero_stage_says() -> None:
 
 
 def test_one_data_parallel_rank_holds_all_and_gathers_nothing() -> None:
-    params = stage_parameters(plan_of().model, Part.whole(plan_of().model), VOCAB, 1)
+    params = stage_parameters(plan_of(), Part.whole(plan_of().model), VOCAB)
     (held,) = stage_bytes(plan_of(), 1, VOCAB, "fp32")
     assert (held.weights, held.gradients, held.optimizer, held.gathered) == (4 * params, 4 * params, 8 * params, 0)
 

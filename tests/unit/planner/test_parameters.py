@@ -6,7 +6,7 @@ import pytest
 
 from mmtrain.config.depth import Part
 from mmtrain.config.schema import RunConfig
-from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters
+from mmtrain.planner.parameters import largest_use, moving_parameters, stage_parameters, whole_parameters
 from tests.helpers import tiny_plan
 
 MODELS = {
@@ -36,11 +36,11 @@ def built(plan: RunConfig, part: Part, vocab_size: int) -> int:
 def test_every_cut_of_the_depth_has_the_parameters_of_the_model(changes: dict[str, Any], place: Any) -> None:
     plan, vocab_size = tiny_plan(model=changes), 128
     whole = Part.whole(plan.model)
-    assert stage_parameters(plan.model, whole, vocab_size, 1) == built(plan, whole, vocab_size)
+    assert stage_parameters(plan, whole, vocab_size) == built(plan, whole, vocab_size)
     for start in range(whole.stop):
         for stop in range(start + 1, whole.stop + 1):
             part = Part(start, stop, whole.sizes)
-            assert stage_parameters(plan.model, part, vocab_size, 1) == built(plan, part, vocab_size), part
+            assert stage_parameters(plan, part, vocab_size) == built(plan, part, vocab_size), part
 
 
 @pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
@@ -53,20 +53,24 @@ def test_what_moves_is_counted_in_every_cut_of_the_depth(tuning: dict[str, Any],
     for part in (Part(0, 6, sizes), Part(0, 2, sizes), Part(1, 5, sizes), Part(3, 6, sizes)):
         model = VisionLanguageModel(plan, vocab_size, part)
         freeze(plan, model)
-        assert stage_parameters(plan.model, part, vocab_size, 1, plan.finetune.lora) == built(plan, part, vocab_size)
+        assert stage_parameters(plan, part, vocab_size) == built(plan, part, vocab_size)
         assert moving_parameters(plan, part, vocab_size) == sum(param.numel() for _, param in moving(model)), part
 
 
 def test_the_stages_together_are_the_whole() -> None:
-    model = tiny_plan().model
-    cut = (1, 2, 3)
-    parts = [Part.cut(model, cut, stage) for stage in range(len(cut))]
-    assert sum(stage_parameters(model, part, 128, 1) for part in parts) == stage_parameters(
-        model, Part.whole(model), 128, 1
-    )
+    plan, cut = tiny_plan(), (1, 2, 3)
+    parts = [Part.cut(plan.model, cut, stage) for stage in range(len(cut))]
+    assert (sum(stage_parameters(plan, part, 128) for part in parts),) * 2 == whole_parameters(plan, 128)
 
 
 def test_the_largest_use_is_a_layer_or_the_vocabulary() -> None:
-    model = tiny_plan().model
-    whole = Part.whole(model)
-    assert largest_use(model, whole, 128, 1) < largest_use(model, whole, 12_800, 1) == 12_800 * 33
+    plan = tiny_plan()
+    whole = Part.whole(plan.model)
+    assert largest_use(plan, whole, 128) < largest_use(plan, whole, 12_800) == 12_800 * 33
+
+
+def test_the_head_that_chooses_among_answers_is_counted(place: Any) -> None:
+    task = {"name": "vqa", "answering": "choose", "answers": ["yes", "no", "two"]}
+    plain, plan = tiny_plan(), tiny_plan(task=task)
+    whole = Part.whole(plan.model)
+    assert stage_parameters(plan, whole, 128) == built(plan, whole, 128) == stage_parameters(plain, whole, 128) + 3 * 33
