@@ -16,7 +16,9 @@ from mmtrain.parallel.slices import Slice
 
 CHECKPOINTS = "checkpoints"
 # Knobs of the model that its weights do not follow, or whose change they can be made to fit: positions of patches.
-FREE = frozenset({"init_std", "vision_position_std", "recompute", "init_from", "init_towers", "image_size"})
+FREE = frozenset(
+    ("init_std", "vision_position_std", "vision_position_init", "recompute", "init_from", "init_towers", "image_size")
+)
 
 
 class RunSource:

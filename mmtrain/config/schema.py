@@ -90,6 +90,7 @@ class ModelConfig(Frozen):
     text_pooling: Literal["first", "last"] = "first"  # which token of a text ITC reads: [CLS] or [SEP]
     init_std: Positive = 0.02  # standard deviation of the first weights
     vision_position_std: Positive | None = None  # of the first positions of patches, unless it is init_std
+    vision_position_init: Literal["normal", "sincos"] = "normal"  # sincos: waves along rows and columns; learned on
     recompute: RecomputeConfig = RecomputeConfig()
     init_from: Path | None = None  # folder whose weights come first: an export, or a CLIP or SigLIP of Hugging Face
     init_towers: Literal["both", "vision", "text"] = "both"  # what is taken of a CLIP or a SigLIP

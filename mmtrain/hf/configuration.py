@@ -6,7 +6,8 @@ from transformers import PreTrainedConfig
 
 from mmtrain.config.schema import ItcConfig, ModelConfig
 
-COPIED = tuple(name for name in ModelConfig.model_fields if name not in ("recompute", "init_from", "init_towers"))
+RUNS_OWN = ("vision_position_init", "recompute", "init_from", "init_towers")  # how a run begins and what it keeps
+COPIED = tuple(name for name in ModelConfig.model_fields if name not in RUNS_OWN)
 
 
 class VLBertConfig(PreTrainedConfig):

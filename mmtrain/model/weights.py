@@ -12,6 +12,7 @@ from mmtrain.config.tuning import LORA_A, LORA_B, POSITIONS
 from mmtrain.parallel.slices import Slice
 
 FULL = 1.0  # a norm's first weight
+LONGEST_WAVE = 10_000  # over the shortest, of first positions
 
 
 def named_slices(model: torch.nn.Module, tp_rank: int, tp: int) -> dict[str, Slice]:
@@ -29,9 +30,10 @@ def _cut_dim(param: torch.nn.Parameter) -> int | None:
 def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, shape: ModelConfig) -> None:
     """Fill every parameter with a pure function of (seed, name), so that each layout starts from the same weights.
 
-    Matrices, embeddings, positions and [CLS]: normal with `shape.init_std`, those of patches with their own; matrices
-    that write to the residual stream smaller by the root of twice the stack's depth (Radford et al. 2019); norms 1;
-    biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0: they begin with no effect.
+    Matrices, embeddings, positions and [CLS]: normal with `shape.init_std`, those of patches with their own, or on
+    `waves`; matrices that write to the residual stream smaller by the root of twice the stack's depth (Radford et
+    al. 2019); norms 1; biases 0; the temperature as it stands. Of LoRA's two A is drawn and B is 0: they begin with no
+    effect.
     """
     depths = layers_of(shape)
     for name, param in model.named_parameters():
@@ -45,8 +47,26 @@ def initialize(model: torch.nn.Module, slices: dict[str, Slice], *, seed: int, s
             place = slices[name]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             whole = torch.randn(place.global_shape, generator=generator)
+            if name == POSITIONS and shape.vision_position_init == "sincos":
+                whole[-shape.num_patches :] = waves(math.isqrt(shape.num_patches), whole.shape[1])
             std = _std_of_lora(whole) if name.endswith(LORA_A) else _std(name, shape) * _scale(name, depths)
             param.data.copy_(whole[place.index] * std)
+
+
+def waves(side: int, width: int) -> torch.Tensor:
+    """Positions on a square of patches, [side * side, width]: sines and cosines of row and column.
+
+    A quarter each, with wavelengths from 2 pi patches to LONGEST_WAVE times that (Vaswani et al. 2017; along two axes
+    as in He et al., "Masked autoencoders are scalable vision learners", 2022). What all have in common is taken off,
+    since it tells no place, and their root mean square is 1.
+    """
+    num_waves = -(-width // 4)
+    frequencies = LONGEST_WAVE ** (-torch.arange(num_waves) / num_waves)
+    places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).view(-1, 2)
+    angles = [(places[:, axis, None] * frequencies) for axis in (0, 1)]
+    positions = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)[:, :width]
+    positions = positions - positions.mean(dim=0)
+    return positions / positions.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _std_of_lora(whole_KH: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from mmtrain.model.weights import waves
 from tests.helpers import VOCAB_SIZE, tiny_plan
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 STD = 0.02
 
 
-def first_weights(place: "Place", seed: int = 0, **model: float) -> dict[str, torch.Tensor]:
+def first_weights(place: "Place", seed: int = 0, **model: float | str) -> dict[str, torch.Tensor]:
     from mmtrain.engine.build import build_model
 
     built, _ = build_model(tiny_plan(seed=seed, model=model), place, VOCAB_SIZE)
@@ -59,3 +60,18 @@ def test_positions_of_patches_can_be_larger_than_all_else(place: "Place") -> Non
     differing = [name for name in usual if not torch.equal(usual[name], larger[name])]
     assert differing == ["vision.embedding.positions"]
     assert float(larger[differing[0]].std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_positions_on_waves_are_like_those_of_their_neighbours_and_of_no_others(place: "Place") -> None:
+    usual, waved = first_weights(place), first_weights(place, vision_position_init="sincos", vision_position_std=0.5)
+    assert [name for name in usual if not torch.equal(usual[name], waved[name])] == ["vision.embedding.positions"]
+    found = waved["vision.embedding.positions"]
+    side = math.isqrt(tiny_plan().model.num_patches)
+    torch.testing.assert_close(found[-side * side :], 0.5 * waves(side, found.shape[1]))
+    square_YXH = waves(6, 30).view(6, 6, 30)
+    assert float(square_YXH.square().mean()) == pytest.approx(1, rel=1e-4)
+    assert float(square_YXH.mean(dim=(0, 1)).abs().max()) < 1e-5
+    apart = (square_YXH - square_YXH[2, 3]).norm(dim=-1)
+    assert apart.flatten().argsort()[:5].sort().values.tolist() == [9, 14, 15, 16, 21]  # itself and what touches it
+    torch.testing.assert_close(apart[2, 2], apart[1, 3])
+    assert waves(1, 8).tolist() == [[0.0] * 8]
