@@ -23,10 +23,8 @@ def moving_parameters(config: RunConfig, part: Part, vocab_size: int) -> int:
 
 def whole_parameters(config: RunConfig, vocab_size: int) -> tuple[int, int]:
     """Parameters of the model, on however many ranks they lie, and those of them that the optimizer moves."""
-    alone = config.model_copy(update={"parallel": ParallelConfig()})
-    counted = (stage_parameters, moving_parameters)
-    num_params, num_moving = (count(alone, Part.whole(config.model), vocab_size) for count in counted)
-    return num_params, num_moving
+    alone, whole = config.model_copy(update={"parallel": ParallelConfig()}), Part.whole(config.model)
+    return stage_parameters(alone, whole, vocab_size), moving_parameters(alone, whole, vocab_size)
 
 
 def _by_part(config: RunConfig, part: Part, vocab_size: int) -> dict[str, int]:
