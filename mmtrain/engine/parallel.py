@@ -77,8 +77,8 @@ class ParallelEngine:
             self._keep_held()
             grad_norm = self.states.move(learning_rate)
             self.num_updates += 1
-        self.num_steps_done += 1
         report = self._report(batches, found, grad_norm, learning_rate)
+        self.num_steps_done += 1  # only now: a rank that is lost in the report is lost in this step
         if not verdict.is_finite:
             report = replace(report, is_skipped=True, bad_places=self.guard.bad_places(batches, found))
         return replace(report, signal=verdict.signal)
