@@ -78,9 +78,8 @@ def generate(words: argparse.Namespace) -> int:
     from mmtrain.deploy.pictures import find_images
 
     paths = [path for word in words.images for path in find_images(word)]
-    write = _captioner(words) if words.ask is None else _answerer(words)
+    kind, write = ("caption", _captioner(words)) if words.ask is None else ("answer", _answerer(words))
     seed_draws(words.seed)
-    kind = "caption" if words.ask is None else "answer"
     found: list[Written] = []
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:

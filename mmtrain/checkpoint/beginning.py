@@ -11,14 +11,11 @@ from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.load import load_tensors, look_at
 from mmtrain.checkpoint.write import TENSORS
 from mmtrain.config.schema import ModelConfig
+from mmtrain.config.shapes import FREE_OF_WEIGHTS
 from mmtrain.config.tuning import LoraConfig
 from mmtrain.parallel.slices import Slice
 
 CHECKPOINTS = "checkpoints"
-# Knobs of the model that its weights do not follow, or whose change they can be made to fit: positions of patches.
-FREE = frozenset(
-    ("init_std", "vision_position_std", "vision_position_init", "recompute", "init_from", "init_towers", "image_size")
-)
 
 
 class RunSource:
@@ -45,7 +42,7 @@ class RunSource:
             f"model.{name} is {value}, but {theirs[name]} in model.init_from ({self.run_dir}); "
             f"set model.{name}={theirs[name]}"
             for name, value in model.model_dump(mode="json").items()
-            if name not in FREE and name in theirs and value != theirs[name]
+            if name not in FREE_OF_WEIGHTS and name in theirs and value != theirs[name]
         ]
         if tokenizer_sha256 != self.manifest.tokenizer_sha256:
             faults.append(

@@ -3,6 +3,10 @@
 from mmtrain.config.schema import ModelConfig, ParallelConfig, RunConfig
 
 VOCAB_MULTIPLE = 128  # Shoeybi et al. 2019 pad to it; the padding is the same for every layout, or losses would differ
+# Knobs of the model that its weights do not follow, or can be made to fit: positions of patches.
+FREE_OF_WEIGHTS = frozenset(
+    ("init_std", "vision_position_std", "vision_position_init", "recompute", "init_from", "init_towers", "image_size")
+)
 
 
 def inner_width(width: int, mlp_ratio: float) -> int:

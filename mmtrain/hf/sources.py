@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from mmtrain.config.schema import ModelConfig
+from mmtrain.config.shapes import FREE_OF_WEIGHTS
 from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.configuration import COPIED, VLBertConfig
 from mmtrain.hf.names import in_twin
@@ -17,11 +18,6 @@ from mmtrain.hf.tokenization import TOKENIZER_FILE
 from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
-FREE = (
-    "init_std",
-    "vision_position_std",
-    "image_size",
-)  # knobs of the shape that weights do not follow, or can be made to fit
 
 
 class SourceError(Exception):
@@ -87,7 +83,8 @@ class ExportSource:
         self._weights, self.answers = WeightFolder(folder), self.config.answers or ()
 
     def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:
-        shape = {name: (getattr(model, name), getattr(self.config.plan, name)) for name in COPIED if name not in FREE}
+        follow = [name for name in COPIED if name not in FREE_OF_WEIGHTS]
+        shape = {name: (getattr(model, name), getattr(self.config.plan, name)) for name in follow}
         faults = [
             f"model.{name} is {own}, but {theirs} in model.init_from ({self.folder}); set model.{name}={theirs}"
             for name, (own, theirs) in shape.items()
