@@ -1,5 +1,8 @@
 """What can be wrong with checkpoints. No torch."""
 
 
-class CheckpointError(Exception):
+from mmtrain.io.errors import InputError
+
+
+class CheckpointError(InputError):
     """A checkpoint that cannot be written or used, in one sentence."""

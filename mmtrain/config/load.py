@@ -16,6 +16,7 @@ from mmtrain.config.answers import read_answers
 from mmtrain.config.presets import laid_over
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.section import Frozen
+from mmtrain.io.errors import InputError
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
 
@@ -43,7 +44,7 @@ WANTED = {  # pydantic's kinds of fault, in words; {} are filled from the fault'
 }
 
 
-class ConfigError(Exception):
+class ConfigError(InputError):
     """A run that cannot start as it was told; the message lists every fault."""
 
     def __init__(self, faults: Sequence[str]) -> None:

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmtrain.io.errors import InputError
+
 LOG = logging.getLogger("mmtrain.data")
 NUM_READ_BEFORE_CHECK = 200  # a share of fewer samples says little
 NUM_FAULTS_SHOWN = 5
 
 
-class DataError(Exception):
+class DataError(InputError):
     """The data cannot be used as the run asks; the message says what was found and which knob to turn."""
 
 

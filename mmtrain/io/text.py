@@ -1,0 +1,42 @@
+"""Text from outside made fit for terminals, logs and published files. No torch."""
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+HIDDEN = "***"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_PIPE = re.compile(r"pipe:.*", re.DOTALL)
+# Headers and arguments of commands that carry a secret, as in `curl -H "Authorization: Bearer x"` or `--token=x`.
+_SECRET = re.compile(
+    r"(?i)(authorization|x-api-key|cookie|token|secret|password|passwd|signature|api[_-]?key)(\"?\s*[:=]\s*)[^\s'\"]+"
+    r"(\s+[^\s'\"]+)?"
+)
+
+
+def printable(text: str) -> str:
+    """`text` in which every control character and lone surrogate is an escape: it steers no terminal and encodes.
+
+    A name that is not UTF-8 (PEP 383 surrogates) shows its bytes as \\xNN.
+    """
+    return "".join(map(_visible, text))
+
+
+def _visible(sign: str) -> str:
+    if "\udc80" <= sign <= "\udcff":  # surrogateescape: the byte that could not be decoded
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign if sign.isprintable() else ascii(sign)[1:-1]
+
+
+def redact(text: str) -> str:
+    """`text` with what may be secret in addresses hidden: user and password, query, fragment; of pipe: the command."""
+    text = _PIPE.sub(f"pipe:{HIDDEN}", text)
+    return _SECRET.sub(rf"\1\2{HIDDEN}", _URL.sub(lambda found: _redact_url(found[0]), text))
+
+
+def _redact_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # as of http://[::1/
+        return re.sub(r"//[^/]*@", f"//{HIDDEN}@", url.partition("?")[0].partition("#")[0])
+    host = f"{HIDDEN}@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
+    return urlunsplit((parts.scheme, host, parts.path, HIDDEN if parts.query else "", HIDDEN if parts.fragment else ""))
