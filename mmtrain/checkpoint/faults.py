@@ -1,6 +1,5 @@
 """What can be wrong with checkpoints. No torch."""
 
-
 from mmtrain.io.errors import InputError
 
 
