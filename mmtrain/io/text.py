@@ -21,6 +21,13 @@ def printable(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def encodable(text: str) -> str:
+    """`text` in which every lone surrogate is an escape and all else stands as it is: it can be written as UTF-8."""
+    return (
+        text if text.isascii() else "".join(_visible(sign) if "\ud800" <= sign <= "\udfff" else sign for sign in text)
+    )
+
+
 def _visible(sign: str) -> str:
     if "\udc80" <= sign <= "\udcff":  # surrogateescape: the byte that could not be decoded
         return f"\\x{ord(sign) - 0xDC00:02x}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmtrain.io.text import printable, redact
+from mmtrain.io.text import encodable, printable, redact
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,7 @@ def test_secrets_of_addresses_are_hidden(text: str, shown: str) -> None:
     assert "secret" not in redact(text)
     if "then" not in text:
         assert redact(text) == shown
+
+
+def test_only_surrogates_are_escaped_where_text_is_kept() -> None:
+    assert encodable("d\udce9t é\t\ud83d") == "d\\xe9t é\t\\ud83d"
