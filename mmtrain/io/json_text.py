@@ -1,7 +1,7 @@
 """Strict JSON (RFC 8259): what is read and written holds no NaN, no infinity, no lone surrogate and no deep nesting.
 
-Python's json accepts and writes NaN and Infinity, reads 1e999 as infinity, lets half an emoji ("\\ud83d") through, which no
-encoder takes, and ends in RecursionError on deep nesting. One rule for all files: tables, annotations, KEY.json.
+Python's json accepts and writes NaN and Infinity, reads 1e999 as infinity, lets half an emoji ("\\ud83d") through,
+which no encoder takes, and ends in RecursionError on deep nesting. One rule for all files: tables, KEY.json, answers.
 No torch.
 """
 
