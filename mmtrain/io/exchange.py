@@ -1,0 +1,114 @@
+"""Atomic replacement of a folder by another: renameat2(2) with RENAME_EXCHANGE, else two renames. No torch.
+
+The folder that is replaced keeps what the caller does not own: such files are linked into the new folder before the
+exchange, such folders are moved into it right after. At every moment the path names the old content or the new one. A
+marker inside the old folder tells `finish_replacement` what a killed process has left to do.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mmtrain.io.atomic import PARTIAL, sync_folder, temporary_name
+
+MARKER = ".mmtrain-replaced"  # in a folder that is about to be replaced, and in what it has become after that
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV, errno.EPERM}
+
+
+def replace_folder(new: Path, target: Path, is_owned: Callable[[str], bool]) -> None:
+    """Let `target` name the folder `new`, which lies on the same file system, and remove the old content.
+
+    Of an old folder only the entries go whose names `is_owned`; all others are in the new one. `target` that is a link
+    keeps pointing where it does. FileExistsError where an entry that stays has the name of a new one: nothing has
+    changed then.
+    """
+    target = Path(os.path.realpath(target))
+    finish_replacement(target, is_owned)
+    if not os.path.lexists(target):
+        os.rename(new, target)
+        sync_folder(target.parent)
+        return
+    kept = [entry for entry in os.scandir(target) if entry.name != MARKER and not is_owned(entry.name)]
+    for entry in kept:
+        if os.path.lexists(new / entry.name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / entry.name))
+    shutil.copystat(target, new)
+    for entry in kept:
+        if not entry.is_dir(follow_symlinks=False):
+            _link(Path(entry.path), new / entry.name)
+    if new.parent != target.parent:  # a folder cannot change places with one inside it
+        beside = temporary_name(target)
+        os.rename(new, beside)
+        new = beside
+    (target / MARKER).touch()
+    aside = _exchange(new, target)
+    sync_folder(target.parent)
+    _dispose(aside, target, is_owned)
+
+
+def finish_replacement(target: Path, is_owned: Callable[[str], bool]) -> None:
+    """Do what a process that was killed amid `replace_folder` has left undone; nothing where there is nothing."""
+    target = Path(os.path.realpath(target))
+    prefix = f".{target.name[:120]}."
+    if not target.parent.is_dir():
+        return
+    for entry in list(os.scandir(target.parent)):
+        if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL) and (Path(entry.path) / MARKER).exists():
+            if os.path.lexists(target):
+                _dispose(Path(entry.path), target, is_owned)
+            else:  # between two renames, where folders cannot be exchanged
+                os.rename(entry.path, target)
+
+
+def _exchange(new: Path, target: Path) -> Path:
+    """Exchange two folders; returns where the old one is then."""
+    try:
+        _rename_exchange(new, target)
+        return new
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    aside = temporary_name(target)
+    os.rename(target, aside)
+    os.rename(new, target)
+    return aside
+
+
+def _rename_exchange(first: Path, second: Path) -> None:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:  # an older glibc, or another system
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(second))
+
+
+def _dispose(old: Path, target: Path, is_owned: Callable[[str], bool]) -> None:
+    """Remove the old folder; what is not owned and not in `target` yet goes there."""
+    for entry in list(os.scandir(old)):
+        path, there = Path(entry.path), target / entry.name
+        if entry.name == MARKER:
+            continue
+        if is_owned(entry.name):
+            shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink()
+        elif not os.path.lexists(there):
+            os.rename(path, there)
+        elif os.path.samestat(os.lstat(path), os.lstat(there)):  # linked before the exchange
+            path.unlink()
+    if os.listdir(old) == [MARKER]:  # else something stands in `target` under the same name: it stays here
+        (old / MARKER).unlink()
+        old.rmdir()
+
+
+def _link(path: Path, name: Path) -> None:
+    """A second name of a file; where the file system has none, the file is moved after the exchange instead."""
+    try:
+        os.link(path, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED | {errno.EMLINK}:
+            raise
