@@ -1,6 +1,5 @@
 """Makes shards of prepared chunks: takes them in order, has full shards packed, and writes what tells about the set."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from data_tools.survey import Survey
 from data_tools.table import SampleTable, remember_kept
 from data_tools.workshop import Plan, Workshop
 from mmtrain.data.index import DataError, index_path, read_manifest, write_manifest
+from mmtrain.io.atomic import atomic_open
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,14 @@ class Assembly:
         """
         for partial_file in self._folder.glob(".*.partial"):  # of a build that was killed
             partial_file.unlink(missing_ok=True)
-        lines = self._folder / f".{LEFT_OUT_NAME}.{os.getpid()}.partial"
-        try:
-            with SampleTable(self._folder) as table, open(lines, "wb") as left_out:
-                for chunk in chunks:
-                    num_before = len(self._tally)
-                    num_rows = self._take(chunk, table, left_out)
-                    progress.advance(num_rows, left_out=len(self._tally) - num_before)
-                for picks in self._selection.rest():
-                    self._pack(picks)
-                self._workers.finished(wait=True)
-            os.replace(lines, self._folder / LEFT_OUT_NAME)
-        finally:
-            lines.unlink(missing_ok=True)
+        with atomic_open(self._folder / LEFT_OUT_NAME) as left_out, SampleTable(self._folder) as table:
+            for chunk in chunks:
+                num_before = len(self._tally)
+                num_rows = self._take(chunk, table, left_out)
+                progress.advance(num_rows, left_out=len(self._tally) - num_before)
+            for picks in self._selection.rest():
+                self._pack(picks)
+            self._workers.finished(wait=True)
         return self._finish()
 
     def _take(self, chunk: int, table: SampleTable, left_out: BinaryIO) -> int:

@@ -15,7 +15,8 @@ from data_tools.scenes import SceneRules
 from data_tools.synthetic import SynthSettings, synthesize
 from data_tools.tokenizer import read_texts, train_tokenizer
 from data_tools.verify import MANIFEST_NAME, verify_shards
-from mmtrain.data.index import DataError, find_shards, write_whole
+from mmtrain.data.index import DataError, find_shards
+from mmtrain.io.atomic import atomic_write
 
 DAMAGED = 1  # exit code of `verify` and `index`: something is wrong with the shards
 SHARDS_HELP = "folders of shards, tar files or patterns"
@@ -87,7 +88,7 @@ def answers(arguments: argparse.Namespace) -> int:
             f"{' '.join(arguments.shards)} hold no answer to --min-count ({arguments.min_count}) questions; lower it, "
             "or name shards with questions in KEY.json"
         )
-    write_whole(arguments.out, "".join(f"{answer}\n" for answer in found).encode())
+    atomic_write(arguments.out, "".join(f"{answer}\n" for answer in found))
     say(f"{arguments.out}: {len(found)} answers, right for {share:.1%} of the questions")
     return 0
 

@@ -1,7 +1,6 @@
 """Packs samples into shards: USTAR tars of which every byte follows from the samples, whole or not there at all."""
 
 import hashlib
-import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import BinaryIO
 from data_tools.images import image_extension, upright_size
 from mmtrain.data.index import DataError, ShardEntry, index_path, scan_shard, write_index
 from mmtrain.data.sidecar import NO_SIZE
+from mmtrain.io.atomic import atomic_open
 
 SHARD_NAME = "{split}-{number:06d}.tar"
 MANIFEST_NAME = "manifest.json"
@@ -47,21 +47,17 @@ class Summing:
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
     """Write the tar at `path` and its index; a crash leaves at most a name that starts with a dot."""
-    partial, sizes = path.with_name(f".{path.name}.{os.getpid()}.partial"), []
-    try:
-        with open(partial, "wb") as file:
-            tar = Summing(file)
-            for sample in samples:
-                for extension, content in sample.files.items():
-                    _append(tar, f"{sample.key}.{extension}", content)
-                extension = image_extension(sample.files)
-                sizes.append((extension and upright_size(sample.files[extension])) or NO_SIZE)
-            # Two empty blocks end a tar; whole records of 20 blocks are what tar itself writes.
-            tar.write(bytes(2 * tarfile.BLOCKSIZE))
-            tar.write(bytes(-tar.num_bytes % tarfile.RECORDSIZE))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    sizes = []
+    with atomic_open(path) as file:
+        tar = Summing(file)
+        for sample in samples:
+            for extension, content in sample.files.items():
+                _append(tar, f"{sample.key}.{extension}", content)
+            extension = image_extension(sample.files)
+            sizes.append((extension and upright_size(sample.files[extension])) or NO_SIZE)
+        # Two empty blocks end a tar; whole records of 20 blocks are what tar itself writes.
+        tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        tar.write(bytes(-tar.num_bytes % tarfile.RECORDSIZE))
     write_index(scan_shard(path), sizes)
     return ShardEntry(path.name, len(sizes), tar.num_bytes, tar.sha256())
 

@@ -12,7 +12,8 @@ from PIL import Image
 from data_tools.pack import MANIFEST_NAME
 from data_tools.report import Tile, figures, tiles
 from data_tools.survey import Survey
-from mmtrain.data.index import DataError, read_manifest, write_whole
+from mmtrain.data.index import DataError, read_manifest
+from mmtrain.io.atomic import atomic_write
 
 NUM_BARS = 30
 BAR_PIXELS, CHART_PIXELS = 14, 120  # width of a bar, height of a chart
@@ -40,7 +41,7 @@ def write_page(out: Path, shards: Sequence[Path], survey: Survey, num_pictures: 
     ]
     title = f"{len(shards)} shards"
     page = f"<!doctype html><html><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head>"
-    return write_whole(out, f"{page}<body><h1>{title}</h1>{''.join(sections)}</body></html>\n".encode())
+    return atomic_write(out, f"{page}<body><h1>{title}</h1>{''.join(sections)}</body></html>\n")
 
 
 def histogram(values: Counter[int]) -> list[tuple[int, int, int]]:

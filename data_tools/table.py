@@ -1,7 +1,7 @@
 """samples.parquet: every row of the input, kept or left out with its reason, and the hashes of its image."""
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,7 @@ from data_tools.fetch import MAY_SUCCEED_LATER
 from data_tools.pack import TABLE_NAME
 from data_tools.selection import Decision
 from mmtrain.data.index import DataError
+from mmtrain.io.atomic import atomic_open
 
 ROWS_PER_GROUP = 8192
 SCHEMA = pa.schema(
@@ -43,22 +44,23 @@ class SampleTable:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / TABLE_NAME
-        self._partial = self._path.with_name(f".{TABLE_NAME}.{os.getpid()}.partial")
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> "SampleTable":
-        self._writer = ParquetWriter(self._partial, SCHEMA, compression="zstd")
+        with ExitStack() as stack:
+            file = stack.enter_context(atomic_open(self._path))
+            self._writer = stack.enter_context(ParquetWriter(file, SCHEMA, compression="zstd"))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
             self._flush()
-        self._writer.close()
-        if kind is None:
-            os.replace(self._partial, self._path)
-        self._partial.unlink(missing_ok=True)
 
     def add(self, decision: Decision) -> None:
         """One more row."""

@@ -11,8 +11,9 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from data_tools.answers import asked_in, texts_of
-from mmtrain.data.index import DataError, open_index, read_part, write_whole
+from mmtrain.data.index import DataError, open_index, read_part
 from mmtrain.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from mmtrain.io.atomic import atomic_write
 
 MAX_CAPTION_BYTES = 1 << 20  # far above any caption: sentencepiece would drop longer ones in silence
 NORMALIZATION = "nmt_nfkc_cf"  # NFKC, spaces made one, lower case
@@ -43,7 +44,7 @@ def train_tokenizer(captions: Sequence[str], out: Path, vocab_size: int) -> Toke
     except RuntimeError as error:
         raise DataError(_plain(str(error), vocab_size)) from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, _without_paths(model.getvalue()))
+    atomic_write(out, _without_paths(model.getvalue()))
     return Tokenizer(out)
 
 

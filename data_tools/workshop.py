@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_tools.records import Record, from_line, to_line
-from mmtrain.data.index import DataError, ShardEntry, write_whole
+from mmtrain.data.index import DataError, ShardEntry
+from mmtrain.io.atomic import atomic_open, atomic_write
 
 NAME = ".work"
 FORMAT = "mmdata-work/1"
@@ -64,7 +65,7 @@ class Workshop:
                 )
             return
         content = {"format": FORMAT, **asdict(plan)}
-        write_whole(self.folder / PLAN_NAME, json.dumps(content, indent=1).encode())
+        atomic_write(self.folder / PLAN_NAME, json.dumps(content, indent=1))
 
     def read_plan(self) -> Plan:
         """What is built here; DataError where nothing is."""
@@ -112,18 +113,13 @@ class Workshop:
     @contextmanager
     def new_images(self, chunk: int) -> Iterator[BinaryIO]:
         """A file for the images of a chunk, under its name when all are written."""
-        path = self.images_path(chunk)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                yield file
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_open(self.images_path(chunk), durable=False) as file:
+            yield file
 
     def write_records(self, chunk: int, records: Sequence[Record]) -> None:
         """Say what became of the rows of a chunk; from here on it is prepared."""
-        write_whole(self._records_path(chunk), "".join(to_line(record) + "\n" for record in records).encode())
+        lines = "".join(to_line(record) + "\n" for record in records)
+        atomic_write(self._records_path(chunk), lines, durable=False)
 
     def read_records(self, chunk: int) -> list[Record]:
         """What became of the rows of a chunk."""
@@ -132,7 +128,7 @@ class Workshop:
 
     def write_entry(self, number: int, entry: ShardEntry) -> None:
         """Note that a shard is finished."""
-        write_whole(self._entry_path(number), json.dumps(asdict(entry)).encode())
+        atomic_write(self._entry_path(number), json.dumps(asdict(entry)), durable=False)
 
     def read_entry(self, number: int) -> ShardEntry | None:
         """The finished shard of this number, None where there is none."""

@@ -15,6 +15,7 @@ set_launcher() {
             --master-addr "$RENDEZVOUS_HOST" --master-port "$RENDEZVOUS_PORT" --signals-to-handle SIGINT -m) ;;
     deepspeed)
         hosts=$(mktemp)
+        trap 'rm -f "$hosts"' EXIT
         tr , '\n' <<<"$JOB_NODES" | sed "s/$/ slots=$RANKS_PER_NODE/" >"$hosts"
         command=(deepspeed --quiet --hostfile "$hosts" --no_ssh --node_rank "$SLURM_NODEID"
             --master_addr "$RENDEZVOUS_HOST" --master_port "$RENDEZVOUS_PORT" --module) ;;

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,26 +32,6 @@ def record_of(path: Path) -> dict[str, Any]:
     """What a file that stands is."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace `path` by a file that holds `text`: what is read there, also after a crash, is the old or the new."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    settle(path.parent)
-
-
-def settle(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def faults_of(

@@ -5,7 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-from mmtrain.checkpoint.files import PARTIAL, settle, write_durably
+from mmtrain.checkpoint.files import PARTIAL
+from mmtrain.io.atomic import atomic_write, remove_temporaries, sync_folder
 
 LATEST = "latest"  # a file that names the newest checkpoint
 REPLACED = ".replaced"  # an older checkpoint of the same step, until the newer one stands
@@ -46,7 +47,8 @@ def unfinished(checkpoints: Path) -> list[Path]:
 
 
 def mend(checkpoints: Path) -> None:
-    """Give back its name to a checkpoint that was to be replaced by one that never came."""
+    """Give back its name to a checkpoint that was to be replaced by one that never came; sweep temporary files."""
+    remove_temporaries(checkpoints)
     for folder in _folders(checkpoints):
         if folder.name.endswith(REPLACED):
             name = folder.with_name(folder.name.removesuffix(REPLACED))
@@ -63,13 +65,13 @@ def put_in_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         os.replace(folder, replaced)
     os.replace(partial, folder)
-    settle(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def point_to(folder: Path) -> None:
     """Let `latest` name `folder`."""
-    write_durably(folder.parent / LATEST, folder.name + "\n")
+    atomic_write(folder.parent / LATEST, folder.name + "\n")
 
 
 def drop_old(checkpoints: Path, keep_last: int, keep_every: int) -> None:

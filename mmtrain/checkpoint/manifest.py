@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.checkpoint.faults import CheckpointError
-from mmtrain.checkpoint.files import write_durably
+from mmtrain.io.atomic import atomic_write
 
 FORMAT = "mmtrain-checkpoint/2"
 MANIFEST = "manifest.json"
@@ -44,7 +44,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Put the manifest into `folder`, whole or not at all."""
         said = asdict(self)
-        write_durably(folder / MANIFEST, json.dumps({**said, CHECKSUM: _checksum(said)}, indent=1))
+        atomic_write(folder / MANIFEST, json.dumps({**said, CHECKSUM: _checksum(said)}, indent=1))
 
 
 def _checksum(said: Mapping[str, Any]) -> str:

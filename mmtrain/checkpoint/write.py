@@ -12,11 +12,12 @@ from torch.distributed.checkpoint import FileSystemWriter, Metadata
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.storage import WriteResult
 
-from mmtrain.checkpoint.files import HashedFile, record_of, settle
+from mmtrain.checkpoint.files import HashedFile, record_of
 from mmtrain.checkpoint.folders import drop_old, partial_of, point_to, put_in_place
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.staging import Parts
+from mmtrain.io.atomic import sync_folder
 from mmtrain.parallel.meeting import told_by_first, told_to_first
 
 TENSORS = "tensors"
@@ -85,7 +86,7 @@ def commit(folder: Path, manifest: Manifest, table: Metadata, written: Sequence[
     FileSystemWriter(partial / TENSORS).finish(table, [rank.results for rank in written])
     files = {name: record for rank in written for name, record in rank.files.items()}
     files[f"{TENSORS}/{METADATA}"] = record_of(partial / TENSORS / METADATA)
-    settle(partial / TENSORS)
+    sync_folder(partial / TENSORS)
     replace(manifest, files=files).write(partial)
     put_in_place(partial, folder)
     point_to(folder)

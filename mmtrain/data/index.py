@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from mmtrain.data.faults import DataError, Fault
-from mmtrain.data.manifest import Manifest, ShardEntry, describe_shard, read_manifest, write_manifest, write_whole
+from mmtrain.data.manifest import Manifest, ShardEntry, describe_shard, read_manifest, write_manifest
 from mmtrain.data.sidecar import ABSENT, Sidecar, decode, encode
 from mmtrain.data.sources import find_shards
 from mmtrain.data.tar import BLOCK_BYTES, Member, TarDamage, tar_members
+from mmtrain.io.atomic import atomic_write
 
 __all__ = [
     "DataError",
@@ -34,7 +35,6 @@ __all__ = [
     "scan_shard",
     "write_index",
     "write_manifest",
-    "write_whole",
 ]
 
 NUM_PROBES = 8  # headers of a tar that its index remembers, to notice a tar that was written anew
@@ -101,10 +101,11 @@ def index_path(tar_path: Path) -> Path:
 
 def write_index(index: ShardIndex, sizes: Sequence[tuple[int, int]] | None = None) -> Path:
     """Write the sidecar of `index` beside its tar, whole or not at all; `sizes` are its images' widths and heights."""
-    return write_whole(index_path(index.path), _as_bytes(index, sizes))
+    return atomic_write(index_path(index.path), encode_index(index, sizes), durable=False)
 
 
-def _as_bytes(index: ShardIndex, sizes: Sequence[tuple[int, int]] | None = None) -> bytes:
+def encode_index(index: ShardIndex, sizes: Sequence[tuple[int, int]] | None = None) -> bytes:
+    """The bytes of the sidecar of `index`."""
     extensions = sorted({extension for parts in index.parts for extension in parts})
     absent = Part(ABSENT, ABSENT)
     columns = {
@@ -153,7 +154,7 @@ def open_sidecar(tar_path: Path) -> Sidecar:
     try:
         return read_sidecar(tar_path)
     except DataError:
-        return decode(_as_bytes(scan_shard(tar_path)), f"the index of {tar_path}")
+        return decode(encode_index(scan_shard(tar_path)), f"the index of {tar_path}")
 
 
 def read_index(tar_path: Path) -> ShardIndex:

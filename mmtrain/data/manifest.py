@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.faults import DataError
+from mmtrain.io.atomic import atomic_write
 
 FORMAT = "mmtrain-shards/1"
 FILE_NAME = "manifest.json"
@@ -59,7 +59,7 @@ def write_manifest(
         "source": source,
         "settings": settings,
     }
-    return write_whole(Path(folder) / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    return atomic_write(Path(folder) / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -85,14 +85,3 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         return Manifest(content["num_samples"], shards, *said)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{name} is not a manifest of shards ({type(error).__name__}: {error})") from error
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file that is seen whole or not at all; a crash leaves at most a temporary name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

@@ -77,6 +77,13 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:120]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers have left in `folder`; only for who knows that nobody else writes there now."""
+    for path in folder.glob(f".*-????????{PARTIAL}"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
 def publish(temporary: Path, path: Path, *, durable: bool = True, overwrite: bool = True) -> None:
     """Rename a finished file to `path`; FileExistsError without `overwrite` where something of that name exists."""
     if overwrite:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mmtrain.config.load import ConfigError
+from mmtrain.io.atomic import remove_temporaries
 from mmtrain.monitor.status import ENDINGS, RunStatus, read_status
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.meeting import told_by_first
@@ -67,6 +68,8 @@ def open_status(run_dir: Path, launch: Launch, num_steps: int) -> tuple[RunStatu
     if launch.rank == 0:
         try:
             claim = Claim(run_dir, launch.node)
+            for folder in (run_dir, run_dir / ENDINGS):
+                remove_temporaries(folder)
             attempt = _count_attempts(run_dir)
         except ConfigError as refused:
             fault = refused.faults

@@ -1,6 +1,5 @@
 """The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
+from mmtrain.io.atomic import atomic_write
 from mmtrain.monitor.log import RunLog
 from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.peaks import peak_tflops
@@ -33,9 +33,7 @@ class RunFolder:
         """Put the resolved config and the tokenizer into the folder, so that it can be read without anything else."""
         if self.writes:
             # Whole or not at all: a run that is ended here must know its config when it is started again.
-            partial = self.path / f"{CONFIG}.partial"
-            partial.write_text(dump_config(plan))
-            os.replace(partial, self.path / CONFIG)
+            atomic_write(self.path / CONFIG, dump_config(plan))
             tokenizer = self.path / TOKENIZER
             if not (tokenizer.exists() and tokenizer.samefile(plan.data.tokenizer)):
                 _copy_tokenizer(plan.data.tokenizer, tokenizer)

@@ -2,13 +2,14 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from mmtrain.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,9 +59,7 @@ class RunLog:
             return
         path = self.run_dir / "answers" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(rows, ensure_ascii=False, indent=0), encoding="utf-8")
-        os.replace(partial, path)
+        atomic_write(path, json.dumps(rows, ensure_ascii=False, indent=0))
 
     def cut(self, keeps: Callable[[Row], bool]) -> list[Row]:
         """Forget every row that `keeps` says no to, from the file and from TensorBoard; the rows that stay."""
@@ -71,9 +70,7 @@ class RunLog:
         if len(kept) < len(rows):
             self._lines.close()
             path = self.run_dir / LINES
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(partial, path)
+            atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._lines = path.open("a", encoding="utf-8")
         self._first_step = 1 + max((row["step"] for row in kept), default=0)
         return kept

@@ -3,7 +3,6 @@
 Axes: C channels, H and W pixels.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmtrain.io.atomic import atomic_open
 from mmtrain.monitor.log import RunLog
 from mmtrain.records import Shown
 
@@ -88,9 +88,8 @@ def draw_sheet(shown: Sequence[Tile], *, columns: int = 4, side_pixels: int = 24
 def save_picture(picture_HWC: np.ndarray, path: Path) -> None:
     """Write a uint8 picture as PNG; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(picture_HWC).save(partial, format="PNG")
-    os.replace(partial, path)
+    with atomic_open(path, durable=False) as file:
+        Image.fromarray(picture_HWC).save(file, format="PNG")
 
 
 def _draw_cell(

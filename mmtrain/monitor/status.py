@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mmtrain.io.atomic import atomic_open, atomic_write
 from mmtrain.parallel.launch import Launch, Preempted, cause_of
 
 LOG = logging.getLogger("mmtrain.monitor")
@@ -72,8 +73,8 @@ class RunStatus:
         with _worth_a_warning():
             self._ending.parent.mkdir(exist_ok=True)
             try:
-                with self._ending.open("x") as file:
-                    file.write(_as_json(status))
+                with atomic_open(self._ending, overwrite=False) as file:
+                    file.write(_as_json(status).encode())
             except FileExistsError:
                 return False
             self._replace(status)
@@ -118,9 +119,8 @@ class RunStatus:
             return None
 
     def _replace(self, status: Status) -> None:
-        partial = self.run_dir / f"{STATUS}.rank-{self._launch.rank}.partial"
-        partial.write_text(_as_json(status))
-        os.replace(partial, self.run_dir / STATUS)
+        # A running status is written anew in seconds; only an ending has to outlive the machine.
+        atomic_write(self.run_dir / STATUS, _as_json(status), durable=status.state != "running")
 
 
 def _as_json(status: Status) -> str:

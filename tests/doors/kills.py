@@ -115,8 +115,12 @@ class Mortal:
     def _start(self) -> subprocess.Popen[str]:
         with self.said.open("w") as said:
             return subprocess.Popen(
-                self.command, cwd=ROOT, env=environment(), stdout=said, stderr=said, start_new_session=True
+                self.command, cwd=ROOT, env=self._environment(), stdout=said, stderr=said, start_new_session=True
             )
+
+    def _environment(self) -> dict[str, str]:
+        variables = environment()
+        return variables | {"PYTHONPATH": f"{variables['PYTHONPATH']}{os.pathsep}{Path(__file__).parent / 'held_up'}"}
 
     def _ranks_of(self, program: subprocess.Popen[str]) -> list[int]:
         """The processes of the ranks, the first one first, once all are there."""
@@ -132,15 +136,13 @@ class Mortal:
 
 @contextmanager
 def latest_held_up(run_dir: Path) -> Iterator[None]:
-    """While it lasts a checkpoint gets its name, but `latest` waits: what it is written to is a pipe nobody reads."""
-    pipe = run_dir / "checkpoints" / "latest.partial"
-    pipe.parent.mkdir(parents=True, exist_ok=True)
-    pipe.unlink(missing_ok=True)
-    os.mkfifo(pipe)
+    """While it lasts a checkpoint gets its name, but the rename to `latest` waits (held_up/sitecustomize.py)."""
+    mark = run_dir.with_suffix(".held")
+    mark.touch()
     try:
         yield
     finally:
-        pipe.unlink()
+        mark.unlink()
 
 
 def children_of(pid: int) -> list[int]:
