@@ -1,4 +1,4 @@
-"""Base class of errors that are the user's to mend. No torch."""
+"""Base class of errors that are the user's to mend, and what can go wrong with storage. No torch."""
 
 
 class InputError(Exception):
@@ -10,3 +10,35 @@ class InputError(Exception):
 
 class StorageError(InputError):
     """A file, folder or object store cannot be read or written."""
+
+
+class NotFoundError(StorageError, FileNotFoundError):
+    """There is no such file, or it may not be seen; asking again would not help."""
+
+
+class TransientError(StorageError):
+    """A failure that may not happen again; `retry_after_seconds` is how long the other side asks to wait."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RetriesExhaustedError(StorageError):
+    """Every try has failed; `last` is the failure of the last one."""
+
+    def __init__(self, message: str, num_tries: int, last: Exception) -> None:
+        super().__init__(message)
+        self.num_tries, self.last = num_tries, last
+
+
+class AddressRefusedError(StorageError):
+    """An address that nobody has allowed: a private network, another scheme."""
+
+
+class OptOutError(StorageError):
+    """The site says that the file is not for training."""
+
+
+class TooLargeError(StorageError):
+    """More bytes than are allowed."""
