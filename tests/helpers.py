@@ -1,24 +1,45 @@
 """Ranks on this machine, and batches made by hand."""
 
+import fcntl
 import multiprocessing
 import os
 import queue
+import random
 import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 RANK_TIMEOUT_SECONDS = 240.0
+PORTS = range(20_000, 30_000)
+_port_locks: list[IO[str]] = []
 PRELOADED = ("mmtrain.engine.zero", "mmtrain.engine.build")  # what ranks would each take seconds to import
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 that stays this process's as far as tests go: no other test process is given it.
+
+    It lies below the range from which the kernel takes ports of its own (ip_local_port_range), so no connection of
+    anybody gets it between this call and its use.
+    """
+    folder = Path(tempfile.gettempdir()) / "mmtrain-test-ports"
+    folder.mkdir(exist_ok=True)
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        lock = open(folder / str(port), "a")  # noqa: SIM115 - held until this process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:  # another test's, or a server's that is no test
+            lock.close()
+            continue
+        _port_locks.append(lock)
+        return port
+    raise RuntimeError("no port is free")
 
 
 def _fresh_processes() -> BaseContext:
@@ -188,13 +209,18 @@ def global_batch_of(step: int, plan: Any, dp: int, dp_rank: int) -> list[Any]:
     return [made_batch(range(start, start + size), **shape) for start in starts]
 
 
-def train_steps(plan: Any, num_steps: int, place: Any = None, change: Callable[[Any], Any] | None = None) -> list[Any]:
-    """Reports of `num_steps` optimizer steps on the samples made by hand, or a change of them, from first weights."""
+def train_steps(
+    plan: Any, num_steps: int, place: Any = None, change: Callable[[Any], Any] | None = None, holder: Any = None
+) -> list[Any]:
+    """Reports of `num_steps` optimizer steps on the samples made by hand, or a change of them, from first weights.
+
+    `holder` of the optimizer's states is the one a run would take unless given.
+    """
     from mmtrain.engine.build import build_engine, join
     from mmtrain.parallel.launch import read_launch
 
     place = place or join(plan, read_launch())
-    engine = build_engine(plan, place, num_pieces=VOCAB_SIZE)
+    engine = build_engine(plan, place, num_pieces=VOCAB_SIZE, holder=holder)
     grid, coord = place.groups.grid, place.groups.coord
     batches = (global_batch_of(step, plan, grid.dp, coord.dp) for step in range(num_steps))
     return [engine.step([change(batch) for batch in several] if change else several) for several in batches]

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.doors.held_run import HOLD_FILE, RENAMED, WRITING
 from tests.doors.launched import LIMIT_SECONDS, ROOT, environment
 from tests.helpers import free_port
 
 NUM_RANKS = 2
 ALL, FIRST = "all ranks", "the first rank"
-LOOK_SECONDS = 0.0005
-ENDING_SECONDS = 60  # that a launcher has to notice that its ranks are gone
+LOOK_SECONDS = 0.01
+ENDING_SECONDS = 180  # that a launcher has to notice that its ranks are gone
 TIMED = ("step_seconds", "samples_per_second", "tokens_per_second", "tflops_per_device", "data_wait_seconds")
 
 
@@ -36,16 +37,16 @@ class Seen:
     def phase(self) -> str:
         """Where in its life the run is."""
         if self.is_writing:
-            return "while files are written"
+            return WRITING
         if self.standing > self.named:
-            return "between the rename and latest"
+            return RENAMED
         if not self.standing:
             return "before the first save"
         return "with unsaved steps lost" if self.logged > self.named else "at rest after a save"
 
 
 def look(run_dir: Path) -> Seen:
-    """The folder as it is now; quick, for the moments to be caught last milliseconds."""
+    """The folder as it is now."""
     checkpoints = run_dir / "checkpoints"
     names = os.listdir(checkpoints) if checkpoints.exists() else []
     steps = [int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit()]
@@ -53,7 +54,7 @@ def look(run_dir: Path) -> Seen:
         named = int((checkpoints / "latest").read_text().strip()[5:])
     except (OSError, ValueError):
         named = 0
-    is_writing = any(name.startswith("step-") and name.endswith(".partial") for name in names)
+    is_writing = any("step-" in name and name.endswith(".partial") for name in names)
     return Seen(count_rows(run_dir), named, max(steps, default=0), is_writing)
 
 
@@ -84,8 +85,8 @@ class Mortal:
     def __init__(self, run_dir: Path, words: Sequence[str], door: str = "pretrain") -> None:
         self.run_dir, self.module = run_dir, f"mmtrain.{door}"
         launcher = ["torchrun", "--nproc-per-node", str(NUM_RANKS), "--master-port", str(free_port())]
-        self.command = [*launcher, "-m", self.module, *words, f"run_dir={run_dir}"]
-        self.said = run_dir.with_suffix(".said")
+        self.command = [*launcher, "-m", "tests.doors.held_run", self.module, *words, f"run_dir={run_dir}"]
+        self.said, self.hold_file = run_dir.with_suffix(".said"), run_dir.with_suffix(".hold")
 
     def run_to_its_end(self) -> str:
         """What it said, when nobody killed it."""
@@ -115,12 +116,13 @@ class Mortal:
     def _start(self) -> subprocess.Popen[str]:
         with self.said.open("w") as said:
             return subprocess.Popen(
-                self.command, cwd=ROOT, env=self._environment(), stdout=said, stderr=said, start_new_session=True
+                self.command,
+                cwd=ROOT,
+                env=environment() | {HOLD_FILE: str(self.hold_file)},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
             )
-
-    def _environment(self) -> dict[str, str]:
-        variables = environment()
-        return variables | {"PYTHONPATH": f"{variables['PYTHONPATH']}{os.pathsep}{Path(__file__).parent / 'held_up'}"}
 
     def _ranks_of(self, program: subprocess.Popen[str]) -> list[int]:
         """The processes of the ranks, the first one first, once all are there."""
@@ -135,14 +137,14 @@ class Mortal:
 
 
 @contextmanager
-def latest_held_up(run_dir: Path) -> Iterator[None]:
-    """While it lasts a checkpoint gets its name, but the rename to `latest` waits (held_up/sitecustomize.py)."""
-    mark = run_dir.with_suffix(".held")
-    mark.touch()
+def held_in(phase: str, run: Mortal) -> Iterator[None]:
+    """While it lasts, `run` stays in that phase of a save, which else takes milliseconds."""
+    run.hold_file.parent.mkdir(parents=True, exist_ok=True)
+    run.hold_file.write_text(phase)
     try:
         yield
     finally:
-        mark.unlink()
+        run.hold_file.unlink()
 
 
 def children_of(pid: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from mmtrain.scores.caption import caption_scores
 from tests.doors.conftest import Prepared
 from tests.doors.launched import Ended, launch
 
@@ -23,6 +25,15 @@ def pretrained(prepared: Prepared) -> Path:
 
 def finetune(*words: object, launcher: str = "python") -> Ended:
     return launch(launcher, "finetune", [*words, *SIZES])
+
+
+def held_out_captions(prepared: Prepared) -> list[str]:
+    """In the order of the shards."""
+    found = []
+    for shard in sorted((prepared.folder / "set" / "heldout").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            found += [tar.extractfile(name).read().decode() for name in tar.getnames() if name.endswith(".txt")]
+    return found
 
 
 def rows(run_dir: Path) -> list[dict]:
@@ -48,15 +59,19 @@ def test_a_captioner_begins_with_a_run_and_inherits_its_shape_tokenizer_and_data
 
 
 def test_its_captions_are_scored_beside_a_constant_one_and_kept_as_the_servers_take_them(
-    captioner: tuple[Path, Ended],
+    captioner: tuple[Path, Ended], prepared: Prepared
 ) -> None:
     folder, _ = captioner
     scores = next(row for row in rows(folder) if row.get("eval") == "captions")
-    for name in ("bleu_4", "rouge_l", "cider_d", "caption_things_right"):
-        assert scores[name] >= 0 and scores[f"constant_{name}"] >= 0
     answers = json.loads((folder / "answers/captions.json").read_text())
     assert len(answers) == scores["num_images"] == 20
     assert all(set(answer) == {"image_id", "caption"} for answer in answers)
+    references = [[caption] for caption in held_out_captions(prepared)[:20]]
+    expected = caption_scores([answer["caption"] for answer in answers], references)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    # The constant caption is one of the references, so it is right about something.
+    assert scores["constant_rouge_l"] > 0 and scores["constant_bleu_1"] > 0
+    assert 0 <= scores["caption_all_right"] <= scores["caption_things_right"] <= 1
 
 
 @pytest.mark.long

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mmtrain.generate import main
 from tests.doors.launched import ROOT, Ended, launch
 from tests.doors.test_export import pictures
 
@@ -76,18 +78,21 @@ def test_what_is_not_there_is_refused_in_a_sentence(run_dir: Path, album: Path) 
         assert sentence in refused.said and "Traceback" not in refused.said
 
 
-def test_captions_of_held_out_scenes_are_judged(run_dir: Path) -> None:
+def test_captions_of_held_out_scenes_are_judged(run_dir: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(run_dir, tmp_path / "run"))  # others read its log
     ended = launch("python", "evaluate", [run_dir, "--captions"])
     assert ended.code == 0, ended.said
     assert "held-out scores: captions" in ended.said
     row = json.loads((run_dir / "log.jsonl").read_text().splitlines()[-1])
     assert row["eval"] == "captions" and row["step"] == 3 and row["num_pairs"] == 49
-    names = ("shape", "color", "size", "things", "place", "all")
-    assert all(0 <= row[f"caption_{name}_right"] <= 1 for name in names)
+    right = {name: row[f"caption_{name}_right"] for name in ("shape", "color", "size", "things", "place", "all")}
+    assert all(round(share * 49) == pytest.approx(share * 49) for share in right.values()), right
+    assert right["all"] <= min(right["things"], right["place"]), right
+    assert right["things"] <= min(right["shape"], right["color"], right["size"]), right
 
 
 def test_the_examples_of_readme_and_card_run_as_they_stand(
-    run_dir: Path, album: Path, monkeypatch: pytest.MonkeyPatch
+    run_dir: Path, album: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = (run_dir / "export/README.md").read_text()
     examples = BLOCK.findall(card)
@@ -99,6 +104,11 @@ def test_the_examples_of_readme_and_card_run_as_they_stand(
     found: dict[str, object] = {}
     for example in examples:
         exec(example.replace("runs/demo/export", f"{run_dir}/export"), found)
-    assert isinstance(found["caption"], str) and isinstance(found["answer"], str)
-    ((number, probability),) = found["best"]
-    assert number in (0, 1) and 0 <= probability <= 1
+    assert main([f"{run_dir}/export", "picture.jpg", "--beams", "4", "--max-length", "20"]) == 0
+    assert captions(capsys.readouterr().out)["picture.jpg"] == found["caption"]
+    question = "what color is the star?"
+    assert main([f"{run_dir}/export", "picture.jpg", "--ask", question, "--beams", "1"]) == 0
+    assert captions(capsys.readouterr().out)["picture.jpg"] == found["answer"]
+    both = found["model"].retrieve("a tiny red star above a big blue ring", found["pictures"], top_k=2)
+    assert found["best"] == both[:1] and sorted(number for number, _ in both) == [0, 1]
+    assert both[0][1] >= both[1][1]

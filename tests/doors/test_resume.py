@@ -1,6 +1,7 @@
 """A run that ended is started again by a user: with another meaning, for longer, on a disk that is too small."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,8 +63,11 @@ def test_every_change_of_meaning_is_shown_before_the_first_step(
 
 
 @pytest.mark.timeout(600)
-def test_a_run_goes_on_for_longer_with_a_change_that_was_allowed(prepared: Prepared, ended: Path) -> None:
-    before = rows(ended)
+def test_a_run_goes_on_for_longer_with_a_change_that_was_allowed(
+    prepared: Prepared, ended: Path, tmp_path: Path
+) -> None:
+    ended = Path(shutil.copytree(ended, tmp_path / "run"))
+    before, attempt_before = rows(ended), json.loads((ended / "status.json").read_text())["attempt"]
     longer = ["train.num_steps=6", "train.learning_rate=2e-3", "--override-resume", "train.learning_rate"]
     done = pretrain(prepared, ended, *longer)
     assert done.code == 0, done.said
@@ -72,7 +76,7 @@ def test_a_run_goes_on_for_longer_with_a_change_that_was_allowed(prepared: Prepa
     assert steps == [1, 2, 3, 4, 5, 6]
     assert rows(ended)[: len(before)] == before  # what was done stands as it was
     status = json.loads((ended / "status.json").read_text())
-    assert (status["state"], status["attempt"]) == ("completed", status["attempt"])
+    assert (status["state"], status["attempt"]) == ("completed", attempt_before + 1)
 
 
 def test_a_name_that_is_no_knob_is_not_allowed_to_change(prepared: Prepared, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -64,11 +63,9 @@ def test_a_signal_to_every_process_of_a_rank_saves_under_either_launcher(
         assert len(ranks) == 6  # two trainers, and of each a reader and what writes its saves
         for pid in ranks:
             os.kill(pid, signal.SIGUSR2)
-        started = time.monotonic()
         said, _ = program.communicate(timeout=LIMIT_SECONDS)
         assert program.returncode == EXIT_CODES[launcher], said
         saved_at(tmp_path / "run")
-        assert time.monotonic() - started < 60, said
         assert "preempted by signal SIGUSR2" in said, said
     finally:
         end_all([program])

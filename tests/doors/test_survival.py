@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,13 +84,13 @@ def manifest_of(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_hang_is_ended_by_the_watchdog_with_the_stacks_of_every_rank(prepared: Prepared, tmp_path: Path) -> None:
-    words = words_of(prepared, tmp_path, "survival.step_timeout_seconds=6", "parallel.timeout_seconds=100")
+    words = words_of(prepared, tmp_path, "survival.step_timeout_seconds=15", "parallel.timeout_seconds=300")
     ranks = start_ranks([sys.executable, "mmtrain/pretrain.py", *words])
     try:
         wait_for_steps(tmp_path, 2, ranks)
         _, reader = sorted(children_of(ranks[1].pid))  # the first writes its saves
         os.kill(reader, signal.SIGSTOP)  # its trainer waits for samples, and the other rank for that one
-        said = [rank.communicate(timeout=60)[0] for rank in ranks]
+        said = [rank.communicate(timeout=LIMIT_SECONDS)[0] for rank in ranks]
         assert [rank.returncode for rank in ranks] == [2, 2], said
         stacks = [(tmp_path / "run" / "stacks" / f"rank-{rank}.txt").read_text() for rank in range(2)]
         assert "in take" in stacks[1] and "in _hear" in stacks[1], stacks[1]
@@ -171,13 +170,13 @@ def test_too_many_of_them_end_every_rank_with_one_sentence_that_names_the_sample
 def test_one_rank_that_fails_while_it_scores_ends_the_other_and_its_reason_stands(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    words = words_of(prepared, tmp_path, "eval.every=2", "parallel.timeout_seconds=100")
+    words = words_of(prepared, tmp_path, "eval.every=2", "parallel.timeout_seconds=300")
     ranks = start_ranks([sys.executable, "-c", PLANT, "fails", "0", *words])
     try:
         ranks[1].communicate(timeout=LIMIT_SECONDS)
-        failed = time.monotonic()
         said, _ = ranks[0].communicate(timeout=LIMIT_SECONDS)
-        assert time.monotonic() - failed < 30 and ranks[0].returncode == 3, said
+        # It heard of the closed connection: the time-out of its collectives is longer than this test waits.
+        assert ranks[0].returncode == 3 and "Timed out" not in said, said
         status = status_of(tmp_path / "run")
         assert status["reason"] == "rank 1 failed in step 3: ValueError: planted" and status["step"] == 2, status
     finally:

@@ -1,12 +1,10 @@
 """Which node is said to be slow."""
 
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmtrain.config.schema import SurvivalConfig
 from mmtrain.monitor.pace import Pace, behind, by_node
@@ -35,18 +33,8 @@ def test_a_rank_alone_is_never_slow_and_looks_only_when_it_is_due(caplog: pytest
     assert len(pace._seconds) == 3 and caplog.messages == []
 
 
-MEASURE = """
-import torch
-from mmtrain.config.schema import SurvivalConfig
-from mmtrain.monitor.pace import Pace
-torch.set_num_threads(1)
-pace = Pace(SurvivalConfig(), torch.device("cpu"), node="a", rank=0)
-print(min(pace.measure() for _ in range(5)))
-"""
-
-
-def test_the_probe_takes_milliseconds() -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", MEASURE], env=dict(os.environ), capture_output=True, text=True, timeout=60, check=True
-    )
-    assert 0 < float(said.stdout) < 0.1
+def test_the_probe_is_a_few_hundred_million_operations() -> None:
+    pace = Pace(SurvivalConfig(), torch.device("cpu"), node="a", rank=0)
+    with FlopCounterMode(display=False) as counter:
+        assert pace.measure() > 0
+    assert 0 < counter.get_total_flops() < 500e6  # milliseconds on one core
