@@ -26,13 +26,13 @@ from mmtrain.data.index import (
     ShardEntry,
     ShardIndex,
     describe_shard,
-    find_shards,
     index_path,
     read_index,
     read_manifest,
     read_part,
     scan_shard,
 )
+from mmtrain.data.sources import list_shards
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,10 @@ def verify_shards(places: Sequence[str], processes: int, *, duplicates: str = "a
 
     `duplicates`: "exact" and "near" make faults of images that were there before.
     """
-    shards = find_shards(places, "SHARDS")
+    named = list_shards(places, "SHARDS")
+    shards = named.shards
     manifests, faults = _manifests({shard.parent for shard in shards})
-    for folder in [Path(place) for place in places if Path(place) in manifests]:
+    for folder in [folder for folder in named.folders if folder in manifests]:
         there = {shard.name for shard in shards if shard.parent == folder}
         faults += [Fault(name, "", "is in the manifest but missing") for name in manifests[folder] if name not in there]
     checks = [

@@ -11,9 +11,10 @@ from mmtrain.data.cache import Cache
 from mmtrain.data.faults import DataError
 from mmtrain.data.index import Part, index_path, open_sidecar, read_part, read_sidecar, scan_shard, write_index
 from mmtrain.data.manifest import ShardEntry
-from mmtrain.data.remote import PIPE, Remote, is_remote
+from mmtrain.data.remote import Remote
 from mmtrain.data.retry import Patience
 from mmtrain.data.sidecar import Sidecar, decode
+from mmtrain.io.urls import PIPE, add_suffix, is_remote
 
 LOG = logging.getLogger("mmtrain.data")
 BLOCK_BYTES = 2 * 2**20  # of a remote tar, brought and kept in one piece: about a chunk of samples
@@ -82,7 +83,7 @@ class Access:
     def _bring_index(self, location: str, path: Path) -> None:
         if not location.startswith(PIPE):
             try:
-                path.write_bytes(self.remote.whole(f"{location}.index"))
+                path.write_bytes(self.remote.whole(add_suffix(location, ".index")))
                 decode(path.read_bytes(), f"{location}.index")
                 return
             except DataError:  # there is none, or it is damaged: the tar itself says where its samples lie

@@ -14,17 +14,12 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from mmtrain.data.retry import Patience
+from mmtrain.io.urls import PIPE, has_suffix
 
-PIPE = "pipe:"
 HTTP = ("http://", "https://")
 PARTIAL_CONTENT = 206
 GONE = (403, 404, 410)  # asking again would not help
 COPY_BYTES = 2**20
-
-
-def is_remote(place: str) -> bool:
-    """Whether a place is a URL or a command rather than a path."""
-    return place.startswith(PIPE) or "://" in place
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,8 @@ def _fetch(url: str, path: Path, timeout_seconds: float) -> None:
 
 def _tars(url: str) -> list[str]:
     system, path = _file_system(url)
-    return sorted(system.unstrip_protocol(found) for found in system.glob(f"{path.rstrip('/')}/*.tar"))
+    found = map(system.unstrip_protocol, system.glob(f"{path.rstrip('/')}/*"))
+    return sorted(name for name in found if has_suffix(name, (".tar",)))
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -7,16 +7,28 @@ walked. Kept per shard: its location, two integers, nothing of its samples.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from braceexpand import braceexpand
 
 from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.manifest import FILE_NAME, Manifest, ShardEntry, parse_manifest, read_manifest
 from mmtrain.data.places import Access
-from mmtrain.data.remote import HTTP, PIPE, is_remote
-from mmtrain.data.sources import find_shards
+from mmtrain.data.sources import TAR_SUFFIX, data_errors, list_shards
+from mmtrain.io.paths import expand_url
+from mmtrain.io.text import redact
+from mmtrain.io.urls import (
+    PIPE,
+    file_name,
+    has_suffix,
+    is_http,
+    is_remote,
+    join_url,
+    parent_url,
+    shown_name,
+    strip_query,
+)
 
 UNKNOWN_BYTES = -1
 
@@ -38,7 +50,7 @@ class Shards:
 
     def name(self, shard: int) -> str:
         """The file name of a shard."""
-        return self.locations[shard].rsplit("/", 1)[-1]
+        return shown_name(self.locations[shard])
 
 
 @dataclass(frozen=True)
@@ -54,9 +66,11 @@ def open_shards(places: Sequence[str], access: Access, knob: str = "data.train")
     """The shards at `places` (folders, tars, patterns, URLs, pipe:); DataError naming `knob` if none has a sample."""
     local = [place for place in places if not is_remote(place)]
     counted = _count_local(local, access, knob) if local or not places else []
-    for place in (place for place in places if is_remote(place)):
-        counted += [shard for url in braceexpand(place) for shard in _count_remote(url, access, knob)]
-    counted.sort(key=lambda shard: shard.location)
+    remote = [url for place in places if is_remote(place) for url in _expand(place, knob)]
+    counted += [shard for url in remote for shard in _count_remote(url, access, knob)]
+    # Without the query, so that a signature, which changes from day to day, does not change the order.
+    counted.sort(key=lambda shard: strip_query(shard.location))
+    _refuse_doubled(counted, knob)
     faults = tuple(fault for shard in counted for fault in shard.faults)
     starts = np.concatenate([[0], np.cumsum([shard.num_samples for shard in counted])]).astype(np.int64)
     if not starts[-1]:
@@ -64,22 +78,41 @@ def open_shards(places: Sequence[str], access: Access, knob: str = "data.train")
         raise DataError("; ".join([f"{knob} names {len(counted)} shards without one sample in them", *said]))
     digest = hashlib.blake2b(digest_size=16)
     for shard in counted:
-        digest.update(f"{shard.location.rsplit('/', 1)[-1]}\0{shard.num_samples}\0{shard.checksum}\n".encode())
+        line = f"{file_name(shard.location)}\0{shard.num_samples}\0{shard.checksum}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     tar_bytes = np.array([shard.tar_bytes for shard in counted], np.int64)
     return Shards(tuple(shard.location for shard in counted), starts, tar_bytes, digest.hexdigest(), faults)
 
 
+def _expand(place: str, knob: str) -> list[str]:
+    with data_errors():
+        return expand_url(place, knob)
+
+
+def _refuse_doubled(counted: Sequence[_Counted], knob: str) -> None:
+    for before, shard in pairwise(counted):
+        if strip_query(before.location) == strip_query(shard.location):
+            name = redact(shard.location)
+            raise DataError(f"{knob} names {name!r} 2 times; each of its samples would be read as often")
+
+
 def _count_local(places: Sequence[str], access: Access, knob: str) -> list[_Counted]:
-    shards = find_shards(places, knob)
-    manifests = {folder: _listed(read_manifest(folder)) for folder in _folders(shards) if (folder / FILE_NAME).exists()}
-    for folder in (Path(place) for place in places):
+    found = list_shards(places, knob)
+    manifests = {
+        folder: _listed(read_manifest(folder))
+        for folder in sorted({shard.parent for shard in found.shards})
+        if (folder / FILE_NAME).exists()
+    }
+    for folder in found.folders:
         if folder in manifests:
-            _refuse_missing(folder, manifests[folder], {shard.name for shard in shards if shard.parent == folder}, knob)
-    return [_count(str(shard), manifests.get(shard.parent, {}).get(shard.name), access) for shard in shards]
+            there = {shard.name for shard in found.shards if shard.parent == folder}
+            _refuse_missing(folder, manifests[folder], there, knob)
+    return [_count(_location(shard), manifests.get(shard.parent, {}).get(shard.name), access) for shard in found.shards]
 
 
-def _folders(shards: Sequence[Path]) -> list[Path]:
-    return sorted({shard.parent for shard in shards})
+def _location(shard: Path) -> str:
+    """A local path as a location: never one that reads as an address or a command, as the file "pipe:x.tar" would."""
+    return f"./{shard}" if is_remote(str(shard)) else str(shard)
 
 
 def _listed(manifest: Manifest) -> dict[str, ShardEntry]:
@@ -97,10 +130,10 @@ def _refuse_missing(folder: Path, listed: dict[str, ShardEntry], there: set[str]
 def _count(location: str, entry: ShardEntry | None, access: Access) -> _Counted:
     if entry is not None:
         return _Counted(location, entry.num_samples, entry.bytes, entry.sha256)
-    sidecar, name = access.sidecar(location), location.rsplit("/", 1)[-1]
+    sidecar, name = access.sidecar(location), shown_name(location)
     digest = hashlib.blake2b(digest_size=16)
     for extension, column in sidecar.columns.items():
-        digest.update(extension.encode() + column.tobytes())
+        digest.update(extension.encode("utf-8", "surrogateescape") + column.tobytes())
     faults = tuple(Fault(name, key, reason) for key, reason in sidecar.faults)
     return _Counted(location, sidecar.num_samples, UNKNOWN_BYTES, digest.hexdigest(), faults)
 
@@ -109,28 +142,41 @@ def _count_remote(url: str, access: Access, knob: str) -> list[_Counted]:
     access.need_cache()
     if url.startswith(PIPE):
         return [_count(url, None, access)]
-    is_tar = url.endswith(".tar")
-    folder = url.rsplit("/", 1)[0] if is_tar else url.rstrip("/")
-    listed = _remote_manifest(folder, access)
-    if is_tar:
-        return [_count(url, listed.get(url.rsplit("/", 1)[-1]), access)]
-    if listed:
-        return [_count(f"{folder}/{name}", entry, access) for name, entry in listed.items()]
-    if tars := access.remote.folder(folder):
+    if has_suffix(url, (TAR_SUFFIX,)):
+        return [_count(url, _manifest_beside(url, access).get(file_name(url)), access)]
+    if listed := _remote_manifest(url, access):
+        return [_count(join_url(url, name), entry, access) for name, entry in listed.items()]
+    if tars := [tar for tar in access.remote.folder(url) if not file_name(tar).startswith(".")]:
         return [_count(tar, None, access) for tar in tars]
-    lacks = "a manifest.json" if url.startswith(HTTP) else "a .tar"
+    lacks, folder = "a manifest.json" if is_http(url) else "a .tar", redact(strip_query(url)).rstrip("/")
     raise DataError(
-        f"{knob} is {url!r}, where {lacks} is missing; name tars, as in {folder}/set-{{000000..000009}}.tar"
+        f"{knob} is {redact(url)!r}, where {lacks} is missing; name tars (the path of their address ends in .tar), as "
+        f"in {folder}/set-{{000000..000009}}.tar"
     )
 
 
+def _manifest_beside(tar: str, access: Access) -> dict[str, ShardEntry]:
+    """The manifest in the folder of a single tar.
+
+    The signature of a signed address may hold for the tar alone: what else is asked with it is nice to have.
+    """
+    try:
+        return _remote_manifest(parent_url(tar), access)
+    except DataError:
+        if strip_query(tar) == tar:
+            raise
+        return {}
+
+
 def _remote_manifest(folder: str, access: Access) -> dict[str, ShardEntry]:
-    url = f"{folder}/{FILE_NAME}"
+    url = join_url(folder, FILE_NAME)
     if url not in access.manifests:
         try:
-            access.manifests[url] = _listed(parse_manifest(access.remote.whole(url), url))
+            access.manifests[url] = _listed(parse_manifest(access.remote.whole(url), redact(url)))
         except DataError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             access.manifests[url] = {}
+    if odd := [name for name in access.manifests[url] if "/" in name or name in ("", ".", "..")]:
+        raise DataError(f"{redact(url)} lists {odd[0]!r}, which is no name of a file; build the set again")
     return access.manifests[url]

@@ -10,9 +10,9 @@ import numpy as np
 from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.index import Part
 from mmtrain.data.places import Access
-from mmtrain.data.remote import is_remote
 from mmtrain.data.shards import UNKNOWN_BYTES, Shards
 from mmtrain.data.sidecar import ABSENT, PREFERRED
+from mmtrain.io.urls import is_remote
 
 KINDS = tuple(PREFERRED)
 MAX_OPEN_INDEXES = 256  # at 48 bytes a sample: 12 MB for shards of 1,000; four windows of the usual order

@@ -1,14 +1,20 @@
-"""URLs as people and tables write them: checked, percent-encoded once, joined (RFC 3986). No torch.
+"""URLs as people and tables write them: told from local names, percent-encoded once, joined (RFC 3986). No torch.
 
-Only http(s) addresses are percent-encoded: the names in an object store (s3://bucket/a b#1.jpg) are what they are.
+An address is SCHEME://..., in letters of any case; `pipe:COMMAND` stands for what a command writes; all else is a local
+name. Only http(s) addresses are percent-encoded and have a query: the names in an object store (s3://bucket/a b#1.jpg)
+are what they are.
 """
 
 import re
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from mmtrain.io.errors import InputError
 from mmtrain.io.text import printable, redact
 
+PIPE = "pipe:"
+FILE_SCHEME = "file"
 HTTP_SCHEMES = ("http", "https")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -24,6 +30,11 @@ def scheme_of(text: str) -> str:
 def is_http(text: str) -> bool:
     """Whether `text` is an http or https address, in any case."""
     return scheme_of(text) in HTTP_SCHEMES
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is an address or a command rather than a local name, which file:// addresses are too."""
+    return place.startswith(PIPE) or scheme_of(place) not in ("", FILE_SCHEME)
 
 
 def parse_url(text: str) -> SplitResult:
@@ -47,6 +58,12 @@ def parse_url(text: str) -> SplitResult:
 def encode_url(text: str) -> str:
     """An http(s) address as it is sent, see `parse_url`; addresses of other schemes as they are."""
     return urlunsplit(parse_url(text)) if is_http(text) else text
+
+
+def normalize_url(place: str) -> str:
+    """A place as servers and stores are asked for it: `encode_url`, and the scheme in lower case for all of them."""
+    scheme = scheme_of(place)
+    return encode_url(place) if scheme in HTTP_SCHEMES else scheme + place[len(scheme) :]
 
 
 def join_url(folder: str, name: str) -> str:
@@ -77,6 +94,45 @@ def name_of_url(url: str) -> str:
     """The file name at the end of an address, without query and fragment, as it is written there."""
     path = url.partition("#")[0].partition("?")[0] if is_http(url) else url
     return path.rstrip("/").rpartition("/")[2]
+
+
+def file_name(place: str) -> str:
+    """The name that the file at an address has on a disk: without query, decoded. Of other places the last part."""
+    written = name_of_url(place)
+    name = unquote(written, errors="surrogateescape") if is_http(place) else written
+    return written if "/" in name else name
+
+
+def shown_name(place: str) -> str:
+    """The file name of a place without what may be secret: of a command the first tar that it names."""
+    if not place.startswith(PIPE):
+        return file_name(place)
+    found = re.search(r"[^\s/'\"=?&]+\.tar\b", place)
+    return found[0] if found else redact(place)
+
+
+def has_suffix(place: str | Path, suffixes: Sequence[str]) -> bool:
+    """Whether the file name of a place ends in one of `suffixes` (lower case), in letters of any case."""
+    return file_name(str(place)).lower().endswith(tuple(suffixes))
+
+
+def add_suffix(url: str, suffix: str) -> str:
+    """The address of the file beside another one whose name is longer by `suffix`; a query stays."""
+    if not is_http(url):
+        return url + suffix
+    parts = parse_url(url)
+    return urlunsplit(parts._replace(path=parts.path + suffix))
+
+
+def strip_query(url: str) -> str:
+    """An http(s) address without query and fragment; other places as they are."""
+    return urlunsplit(parse_url(url)._replace(query="")) if is_http(url) else url
+
+
+def path_of_file_url(url: str) -> str:
+    """The local name that a file:// address means."""
+    host, slash, path = url[len("file://") :].partition("/")
+    return unquote(("" if host == "localhost" else host) + slash + path, errors="surrogateescape")
 
 
 def _split(text: str) -> tuple[str, str, str]:
