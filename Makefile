@@ -24,13 +24,14 @@ DEMO_RUN := runs/demo
 # The tests of slurm/, inside a private machine with an emulated cluster; where that cannot be, it says why.
 ON_CLUSTER = @if why=$$(python -m tests.slurm.cluster check); then python -m tests.slurm.cluster run
 
-.PHONY: help env demo downstream test test-long test-slurm test-slurm-long lint clean
+.PHONY: help env demo downstream test test-random test-long test-slurm test-slurm-long lint clean
 
 help:
 	@echo "make env        the environment .venv"
 	@echo "make demo       synthetic shards, tokenizer, pretraining on two processes, held-out scores, an export"
 	@echo "make downstream after it: captions, questions and retrieval, from the demo's weights and from random ones"
 	@echo "make test       lint and the tests, without the long ones"
+	@echo "make test-random  the same tests in another order"
 	@echo "make test-long  every test"
 	@echo "make test-slurm       the tests of slurm/ on a Slurm with emulated nodes (as root, on Debian)"
 	@echo "make test-slurm-long  the long ones too"
@@ -85,20 +86,26 @@ $(FROM_RANDOM):
 # What spawns ranks of its own gets the machine to itself; the rest shares its cores.
 ALONE := tests/distributed tests/doors tests/gpu
 
+# In the order of the files; `make test-random` runs the same tests in an order of chance and says its seed.
+ORDER := -p no:randomly
+
 test: env
 	ruff check .
-	pytest -m "not long" --numprocesses 2 tests/house tests/numerics tests/unit
-	pytest -m "not long" $(ALONE)
+	pytest $(ORDER) -m "not long" --numprocesses 2 tests/house tests/hostile tests/numerics tests/unit
+	pytest $(ORDER) -m "not long" $(ALONE)
+
+test-random: ORDER :=
+test-random: test
 
 test-long: env
 	ruff check .
-	pytest
+	pytest $(ORDER)
 
 test-slurm: env
-	$(ON_CLUSTER) pytest -m "not long" tests/slurm; else echo "make test-slurm is left out: $$why"; fi
+	$(ON_CLUSTER) pytest $(ORDER) -m "not long" tests/slurm; else echo "make test-slurm is left out: $$why"; fi
 
 test-slurm-long: env
-	$(ON_CLUSTER) pytest tests/slurm; else echo "make test-slurm-long is left out: $$why"; fi
+	$(ON_CLUSTER) pytest $(ORDER) tests/slurm; else echo "make test-slurm-long is left out: $$why"; fi
 
 lint: env
 	ruff check .

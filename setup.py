@@ -25,7 +25,14 @@ REQUIRES = [
     "urllib3>=2.2,<3",
     "webdataset>=1.0,<2",
 ]
-TEST = ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1"]
+TEST = [
+    "hypothesis>=6.100,<7",
+    "pytest>=8.3,<10",
+    "pytest-randomly>=3.16,<6",
+    "pytest-timeout>=2.3,<3",
+    "pytest-xdist>=3.6,<4",
+    "ruff>=0.9,<1",
+]
 
 # Makes `mmdata build` faster and changes no byte of its results; where no compiler is, Pillow does the same.
 SHRINK = Extension(

@@ -5,11 +5,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers import tiny_plan
 
 if TYPE_CHECKING:
     from mmtrain.engine.build import Place
+
+
+# The same examples every time, and no deadline: a busy machine changes no result. HYPOTHESIS_PROFILE=search draws anew.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("search", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 
 @pytest.fixture(scope="module")

@@ -160,3 +160,25 @@ def test_nothing_is_printed_outside_the_doors() -> None:
         return any(getattr(call.func, "id", "") == "print" and not call.keywords for call in calls)
 
     assert [module_of(path) for path in OURS if floor_of(module_of(path)) < DOOR and prints(path)] == []
+
+
+def test_no_test_asserts_a_wall_clock() -> None:
+    clocks = {"perf_counter", "monotonic", "time"}
+
+    def reads_a_clock(node: ast.AST) -> bool:
+        return any(
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in clocks
+            for call in ast.walk(node)
+        )
+
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if "benchmarks" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            # A difference of times is a speed; a deadline after which a test gives up compares with a name.
+            if isinstance(node, ast.Assert) and any(
+                isinstance(side, ast.BinOp) and reads_a_clock(side) for side in ast.walk(node.test)
+            ):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []

@@ -2,6 +2,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmtrain.data.draws import Draws, Purpose, generator
 from mmtrain.data.faults import DataError
@@ -165,3 +167,31 @@ def test_a_generator_that_is_set_to_a_place_gives_what_a_new_one_there_gives():
         assert numbers.integers(0, 9, 3, np.uint32).tolist() == fresh.integers(0, 9, 3, np.uint32).tolist()
         assert numbers.permutation(11).tolist() == fresh.permutation(11).tolist()
         assert numbers.random(5).tolist() == fresh.random(5).tolist()
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 70),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 5),
+    st.lists(st.integers(0, 300), max_size=5),
+)
+def test_any_cut_of_an_epoch_reads_every_sample_once(
+    num_samples: int, chunk: int, window: int, seed: int, epoch: int, cuts: list[int]
+) -> None:
+    order = EpochOrder(num_samples, Shuffle(seed, chunk, window), epoch)
+    ends = [0, *sorted(min(cut, num_samples) for cut in cuts), num_samples]
+    read = np.concatenate([order.span(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)])
+    assert sorted(read.tolist()) == list(range(num_samples))
+    assert read.tolist() == EpochOrder(num_samples, Shuffle(seed, chunk, window), epoch).span(0, num_samples).tolist()
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=6), st.integers(0, 10**9))
+def test_a_blends_shares_add_up_and_rise_one_by_one(weights: list[float], num_places: int) -> None:
+    parts = whole_parts(weights)
+    assert sum(parts) == WEIGHT_UNITS and min(parts) >= 1
+    now, then = shares(parts, num_places), shares(parts, num_places + 1)
+    assert now.sum() == num_places and sorted((then - now).tolist()) == [0] * (len(parts) - 1) + [1]
+    exact = [num_places * part / WEIGHT_UNITS for part in parts]
+    assert all(abs(count - wanted) <= len(parts) for count, wanted in zip(now.tolist(), exact, strict=True))

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmtrain.parallel.slices import Slice
 
@@ -34,3 +36,23 @@ def test_what_is_kept_beside_a_tensor_lies_as_it_does_under_a_name_of_its_own() 
     place = Slice.of_part("w", (2, 3), 1, 1, 2)
     assert place.of("").name == "w"
     assert place.of("exp_avg") == Slice("exp_avg/w", (2, 6), (0, 3), (2, 3))
+
+
+@given(st.data(), st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), st.integers(1, 4))
+def test_ranges_of_all_parts_tile_the_whole_tensor(data: st.DataObject, shape: tuple[int, ...], num_parts: int) -> None:
+    """However a tensor is sharded along an axis, and each shard cut into flat ranges, every element is held once."""
+    dim = data.draw(st.none() | st.integers(0, len(shape) - 1))
+    parts = [Slice.of_part("w", shape, dim, part, num_parts) for part in range(1 if dim is None else num_parts)]
+    whole = np.zeros(parts[0].global_shape, int)
+    for part in parts:
+        numel = math.prod(part.shape)
+        ends = [0, *sorted(data.draw(st.lists(st.integers(0, numel), max_size=4))), numel]
+        local = np.arange(numel).reshape(part.shape)
+        held = np.full(whole.shape, -1)
+        held[part.index] = local
+        for start, stop in zip(ends[:-1], ends[1:], strict=True):
+            found = [held[piece.index].reshape(-1) for piece in part.rectangles(start, stop)]
+            assert np.concatenate([np.empty(0, int), *found]).tolist() == list(range(start, stop))
+            for piece in part.rectangles(start, stop):
+                whole[piece.index] += 1
+    assert (whole == 1).all()
