@@ -26,6 +26,7 @@ from data_tools.table import failed_rows
 from data_tools.texts import CaptionRules
 from data_tools.workshop import Plan, Workshop
 from mmtrain.data.index import DataError
+from mmtrain.io.text import encodable
 
 ROWS_PER_CHUNK = 128  # a killed build loses at most what each process had of one
 REMOTE_ROWS_PER_CHUNK = 1024  # a chunk ends with its slowest download: the longer, the less that weighs
@@ -159,7 +160,7 @@ def _ordered(
 
 def _only_failed(rows: list[Row], folder: Path) -> list[Row]:
     failed = failed_rows(folder)
-    again = [row for row in rows if failed.get(row.number) == row.source]
+    again = [row for row in rows if failed.get(row.number) == encodable(row.source)]
     if len(again) != len(failed):
         raise DataError(
             f"--retry-failed {folder} names {len(failed)} rows that failed, {len(again)} of which are in this INPUT; "

@@ -1,101 +1,212 @@
-"""COCO captions and NoCaps, several captions to an image, and VQA v2 questions about the same images."""
+"""COCO captions and NoCaps, several captions to an image, and VQA v2 questions about the same images.
 
-import json
+An entry that cannot be used is left out by its place in the file, never with the file.
+"""
+
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_tools.rows import Row, faulty, locate
+from data_tools.annotations import by_id, entries_of, entry_fault, id_of, json_content, repeated_ids
+from data_tools.rows import NOT_TEXT, UNUSABLE_QUESTION, Loss, Row, faulty, named_row, type_name
+from mmtrain.data.faults import SampleError
 from mmtrain.data.index import DataError
+from mmtrain.data.question_schema import parse_questions
+from mmtrain.io.json_text import json_fault
 
 Question = dict[str, Any]
-Asked = dict[Any, list[Question]]  # by number of the image
+QuestionFiles = Sequence[tuple[str, str | None]]
 CARRIED = ("domain", "open_images_id")  # what NoCaps says of an image
+ID_TWICE = "id stands twice"
 
 
-def json_content(place: Path) -> Any:
-    """What a .json file holds; DataError where it cannot be read."""
-    try:
-        return json.loads(place.read_bytes())
-    except OSError as error:
-        raise DataError(f"{place} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place} is not JSON: {error}") from error
+@dataclass
+class Asked:
+    """Questions by the id of their image, and the entries that are none."""
+
+    by_image: dict[str, list[Question]] = field(default_factory=lambda: defaultdict(list))
+    faults: list[Row] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.by_image)
+
+    def facts(self, image_id: Any) -> dict[str, list[Question]]:
+        """The questions about an image, as they stand in KEY.json."""
+        asked = self.by_image.get(id_of(image_id) or "")
+        return {"questions": asked} if asked else {}
+
+    def without_image(self, images: set[str], place: Path) -> Iterator[Row]:
+        """Questions about images that `place` does not name, each to be left out; DataError where all are."""
+        alone = [(image, one) for image, several in self.by_image.items() if image not in images for one in several]
+        if alone and len(alone) == sum(map(len, self.by_image.values())):
+            raise DataError(
+                f"none of the {len(alone)} questions of --vqa is about an image of {place} (image {alone[0][0]!r} is "
+                "the first); is it its split?"
+            )
+        for image, question in alone:
+            yield faulty(f"question {question['question_id']}", "question without its image", f"image {image}")
 
 
-def coco_rows(place: Path, content: Any, root: str, questions: Sequence[tuple[str, str | None]]) -> Iterator[Row]:
-    """One row per image of a COCO captions file, in its order, with its captions and the questions asked about it.
+def coco_rows(place: Path, content: Any, root: str, questions: QuestionFiles) -> Iterator[Row]:
+    """One row per image of a COCO captions file, in its order, with its captions and the questions asked about it;
+    then one for each annotation and question that cannot be used.
 
     `questions`: files of VQA v2 questions, each with the file of its annotations where there are answers. With
-    questions an image needs no captions, as in the lists of test images. A question without its image is left out.
+    questions an image needs no captions, as in the lists of test images.
     """
-    asked, captions = read_questions(questions), defaultdict(list)
+    asked = read_questions(questions)
     needs_captions = not asked or "annotations" in content
-    for said in records_of(content, "annotations", place) if needs_captions else ():
-        captions[field_of(said, "image_id", place)].append(field_of(said, "caption", place))
-    images = records_of(content, "images", place)
-    for image in images:
-        name, image_id = field_of(image, "file_name", place), field_of(image, "id", place)
-        texts = tuple(text for text in captions[image_id] if isinstance(text, str))
-        facts = {"coco_id": image_id} | {key: image[key] for key in CARRIED if key in image}
-        yield Row(0, str(name), locate(str(name), root), texts, facts | asked_of(asked, image_id))
+    annotations = entries_of(content, "annotations", place, ("image_id", "caption")) if needs_captions else []
+    images = entries_of(content, "images", place, ("file_name", "id"))
+    listed = by_id(images, "id")
+    captions, rejected = _captions_by_image(annotations, listed, place)
+    twice = {number: (one, again) for number, one, again in repeated_ids(images, "id", ("file_name",))}
+    for number, image in enumerate(images):
+        line = f"{place.name}: image {number}"
+        fault, detail = entry_fault(image, "id")
+        if fault:
+            yield faulty(line, fault, detail)
+            continue
+        own = tuple(captions.pop(id_of(image["id"]) or "", ())) if number not in twice else ()
+        if number in twice:
+            one, is_repetition = twice[number]
+            others = "said before" if is_repetition else "nobody knows whose captions are meant"
+            yield faulty(line, ID_TWICE, f"id {one} of {image.get('file_name')!r}: {others}")
+            continue
+        facts = {"coco_id": image["id"]} | {key: image[key] for key in CARRIED if key in image}
+        yield named_row(line, image.get("file_name"), root, own, facts | asked.facts(image["id"]))
+    for one, several in captions.items():  # of images whose id stands twice
+        yield from (faulty(f"{place.name}: captions of image {one}", ID_TWICE, captions=(text,)) for text in several)
+    yield from rejected
+    yield from asked.faults
     if asked:
-        yield from without_image(asked, {image["id"] for image in images}, place)
+        yield from asked.without_image(set(listed), place)
 
 
-def asked_of(asked: Asked, image_id: Any) -> dict[str, list[Question]]:
-    """The questions about an image, as they stand in KEY.json."""
-    return {"questions": asked[image_id]} if asked.get(image_id) else {}
-
-
-def without_image(asked: Asked, images: set[Any], place: Path) -> Iterator[Row]:
-    """Questions about images that `place` does not name, to be named as left out; DataError where all are."""
-    alone = [(image, question) for image, several in asked.items() if image not in images for question in several]
-    if len(alone) == sum(map(len, asked.values())):
-        raise DataError(f"none of the {len(alone)} questions of --vqa is about an image of {place}; is it its split?")
-    for image, question in alone:
-        yield faulty(f"question {question['question_id']}", "question without its image", f"image {image}")
-
-
-def read_questions(files: Sequence[tuple[str, str | None]]) -> Asked:
-    """All questions by the number of their image."""
-    asked: Asked = {}
+def read_questions(files: QuestionFiles) -> Asked:
+    """All questions by the id of their image."""
+    asked = Asked()
     for questions, annotations in files:
-        for image_id, question in _questions(Path(questions), annotations and Path(annotations)):
-            asked.setdefault(image_id, []).append(question)
+        _read_questions(asked, Path(questions), annotations and Path(annotations))
     return asked
 
 
-def _questions(place: Path, annotations: Path | None) -> Iterator[tuple[Any, Question]]:
-    """Image ids with questions; "answer" is the commonest answer, "answers" are those of all annotators."""
-    said = {}
-    if annotations:
-        found = records_of(json_content(annotations), "annotations", annotations)
-        said = {field_of(one, "question_id", annotations): one for one in found}
-    for asked in records_of(json_content(place), "questions", place):
-        number = field_of(asked, "question_id", place)
-        question: Question = {"question": field_of(asked, "question", place), "question_id": number}
-        if annotations:
-            if number not in said:
-                raise DataError(f"{annotations} does not answer question {number} of {place}; do they belong together?")
-            answer = said[number]
-            question["answer"] = field_of(answer, "multiple_choice_answer", annotations)
-            question["answers"] = [one["answer"] for one in answer.get("answers", ()) if "answer" in one]
-            question["kind"] = answer.get("answer_type", "")
-        yield field_of(asked, "image_id", place), question
+def _captions_by_image(
+    annotations: Sequence[Any], listed: dict[str, list[int]], place: Path
+) -> tuple[dict[str, list[str | Loss]], list[Row]]:
+    """Captions by the id of their image, and the annotations that are none or about no image of the file."""
+    captions: dict[str, list[Any]] = defaultdict(list)
+    rejected = []
+    for number, said in enumerate(annotations):
+        line = f"annotation {number}"
+        fault, detail = entry_fault(said, "image_id")
+        if fault:
+            rejected.append(faulty(f"{place.name}: {line}", fault, detail))
+        elif (one := id_of(said["image_id"]) or "") not in listed:
+            rejected.append(faulty(f"{place.name}: {line}", "caption without its image", f"image {one}"))
+        elif isinstance(text := said.get("caption"), str):
+            captions[one].append(text)
+        else:
+            captions[one].append(Loss(NOT_TEXT, f"{line}: {type_name(text)}"))
+    if annotations and len(rejected) == len(annotations) and listed:
+        first = next(iter(listed))
+        raise DataError(
+            f"none of the {len(annotations)} annotations of {place} is about one of its images (image {first!r} is the "
+            f"first, {rejected[0].detail!r} the first annotation's); ids match where they are written alike"
+        )
+    return captions, rejected
 
 
-def records_of(content: Any, name: str, place: Path) -> list[dict[str, Any]]:
-    """The list of that name; DataError where there is none."""
-    records = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(f"{place} has no list {name!r}; wanted a file in the layout of COCO captions or VQA v2")
-    return records
+def _read_questions(asked: Asked, place: Path, annotations: Path | None) -> None:
+    """Take in one file; "answer" is the commonest answer, "answers" are those of all annotators."""
+    questions = entries_of(json_content(place), "questions", place, ("question_id", "question", "image_id"))
+    answers = _Answers(annotations, place) if annotations else None
+    twice = {number: one for number, one, _ in repeated_ids(questions, "question_id", ("question", "image_id"))}
+    for number, entry in enumerate(questions):
+        line = f"{place.name}: question {number}"
+        fault, detail = entry_fault(entry, "question_id")
+        if not fault:
+            fault, detail = entry_fault(entry, "image_id")
+        if not fault and number in twice:
+            fault, detail = ID_TWICE, f"question {twice[number]}"
+        if not fault:
+            question: Question = {"question": entry.get("question"), "question_id": entry["question_id"]}
+            if answers:
+                fault, detail = answers.add_to(question, entry)
+        if not fault:
+            fault, detail = _question_fault(question)
+        if fault:
+            asked.faults.append(faulty(line, fault, detail))
+        else:
+            asked.by_image[id_of(entry["image_id"]) or ""].append(question)
+    if answers:
+        asked.faults += answers.rest(by_id(questions, "question_id"))
 
 
-def field_of(record: dict[str, Any], name: str, place: Path) -> Any:
-    """One entry of a record; DataError where there is none."""
-    if name not in record:
-        raise DataError(f"{place} has an entry without {name!r}: {str(record)[:100]}")
-    return record[name]
+class _Answers:
+    """The answers of a VQA v2 file of annotations, by question."""
+
+    def __init__(self, place: Path, questions: Path) -> None:
+        self._place, self._questions = place, questions
+        self._entries = entries_of(json_content(place), "annotations", place, ("question_id",))
+        self._numbers = by_id(self._entries, "question_id")
+        same = ("image_id", "multiple_choice_answer", "answers")
+        self._twice = {one for _, one, again in repeated_ids(self._entries, "question_id", same) if not again}
+        self._num_given = 0
+
+    def add_to(self, question: Question, asked: Any) -> tuple[str, str]:
+        """Give a question its answers; why there are none, and in detail."""
+        one = id_of(asked["question_id"]) or ""
+        if one not in self._numbers:
+            return "question without its answer", f"{self._place.name} does not answer question {one}"
+        self._num_given += 1
+        if one in self._twice:
+            return ID_TWICE, f"{self._place.name} answers question {one} in different ways"
+        answer = self._entries[self._numbers[one][0]]
+        image = answer.get("image_id", asked["image_id"])
+        if id_of(image) != id_of(asked["image_id"]):
+            return "question without its answer", f"the answer is about image {image}, not {asked['image_id']}"
+        if answer.get("multiple_choice_answer") is not None:
+            question["answer"] = answer["multiple_choice_answer"]
+        if answer.get("answers") is not None:
+            given = answer["answers"]
+            question["answers"] = [_text_of(item) for item in given] if isinstance(given, list) else given
+        question["kind"] = answer.get("answer_type") or ""
+        if not (question.get("answers") or question.get("answer")):
+            return "question without its answer", f"{self._place.name} has an entry for it without answers"
+        return "", ""
+
+    def rest(self, asked: dict[str, list[int]]) -> Iterator[Row]:
+        """Annotations that are none or answer nothing that was asked; DataError where no question has its answer."""
+        if asked and not self._num_given:
+            raise DataError(
+                f"{self._place} does not answer question {next(iter(asked))} of {self._questions}, nor any other; do "
+                "they belong together?"
+            )
+        repeated = {number for number, _, _ in repeated_ids(self._entries, "question_id", ())}
+        for number, entry in enumerate(self._entries):
+            line = f"{self._place.name}: annotation {number}"
+            fault, detail = entry_fault(entry, "question_id")
+            if fault:
+                yield faulty(line, fault, detail)
+            elif (one := id_of(entry["question_id"])) not in asked:
+                yield faulty(line, "answer without its question", f"question {one}")
+            elif number in repeated:
+                yield faulty(line, ID_TWICE, f"question {one}")
+
+
+def _text_of(item: Any) -> Any:
+    """The answer of an annotator, which VQA v2 puts into an object."""
+    return item.get("answer") if isinstance(item, dict) else item
+
+
+def _question_fault(question: Question) -> tuple[str, str]:
+    if fault := json_fault(question):
+        return UNUSABLE_QUESTION, fault
+    try:
+        parse_questions({"questions": [question]})
+    except SampleError as error:
+        return UNUSABLE_QUESTION, str(error)
+    return "", ""

@@ -82,7 +82,9 @@ def answers_arguments(parser: argparse.ArgumentParser) -> None:
 def answers(arguments: argparse.Namespace) -> int:
     """List the answers that the questions of shards have most often."""
     shards = find_shards(arguments.shards, "SHARDS")
-    found, share = common_answers(shards, min_count=arguments.min_count, most=arguments.most)
+    found, share, num_unusable = common_answers(shards, min_count=arguments.min_count, most=arguments.most)
+    if num_unusable:
+        say(f"{num_unusable} questions cannot be used and are not counted; `mmdata verify` names their samples")
     if not found:
         raise DataError(
             f"{' '.join(arguments.shards)} hold no answer to --min-count ({arguments.min_count}) questions; lower it, "

@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
+from mmtrain.io.text import printable
+
 MAX_EXAMPLES = 3  # per reason, in the table; the file names all
 
 
@@ -26,9 +28,11 @@ class LeftOut:
     detail: str = ""
 
     def line(self) -> bytes:
-        """One line of left_out.jsonl."""
-        text = json.dumps(asdict(self), ensure_ascii=False) + "\n"
-        return text.encode("utf-8", "surrogateescape" if _is_path_text(text) else "replace")
+        """One line of left_out.jsonl, which is UTF-8 always.
+
+        The bytes of a name that is not UTF-8 are the escapes \\udcNN, which json.loads makes Python's name of it.
+        """
+        return (json.dumps(asdict(self), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Tally:
         self.reasons[one.reason] += 1
         examples = self.examples.setdefault(one.reason, [])
         if len(examples) < MAX_EXAMPLES:
-            examples.append(one.source)
+            examples.append(printable(one.source))
 
     def counts(self) -> dict[str, int]:
         """Reasons with their counts, the most frequent first."""
@@ -51,8 +55,3 @@ class Tally:
 
     def __len__(self) -> int:
         return self.reasons.total()
-
-
-def _is_path_text(text: str) -> bool:
-    """Whether names of files that are not UTF-8 can be written as the bytes that they are."""
-    return not any("\ud800" <= sign <= "\udfff" and not "\udc80" <= sign <= "\udcff" for sign in text)

@@ -1,25 +1,42 @@
 """Reads, checks and shrinks the images of one chunk of rows, and cleans their captions; runs in a worker process."""
 
 import hashlib
-import json
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_tools.fetch import FetchRules, fetch
+from data_tools.fetch import MAX_FILE_BYTES, FetchRules, fetch
 from data_tools.images import ImageRules, prepare_image
 from data_tools.left_out import Unusable
 from data_tools.records import Record
-from data_tools.rows import Inside, Place, Row, is_remote
+from data_tools.rows import (
+    NOT_TEXT,
+    UNUSABLE_QUESTION,
+    Cell,
+    Inside,
+    Loss,
+    Place,
+    Row,
+    as_captions,
+    is_remote,
+    type_name,
+)
 from data_tools.texts import CaptionRules, check_caption, clean_text
 from data_tools.workshop import Workshop
+from mmtrain.data.question_schema import parse_questions
+from mmtrain.io.json_text import MAX_JSON_BYTES, MAX_JSON_DEPTH, JsonError, json_fault, lenient_json
 
-MAX_TEXT_BYTES = 1 << 20  # of a file with a caption
-MAX_FACTS_BYTES = 16 << 20  # of a .json
-MAX_FACT_DEPTH = 16  # lists and objects in each other
+MAX_TEXT_BYTES = 1 << 20  # of a caption, wherever it comes from; `mmdata verify` has the same limit
+MAX_FACTS_BYTES = MAX_JSON_BYTES  # of a .json
 NO_CAPTION = "missing caption"
+NO_VALUE = "value is no JSON"
+# What `mmdata build` derives or writes itself; a set of other make has it kept under "input_NAME".
+DERIVED = ("image_id", "caption_id", "size")
+WRITTEN = ("source", "original_size")
+OWN_ID = re.compile("[0-9a-f]{16}")
 WAITING_PER_THREAD = 4
 
 
@@ -48,13 +65,22 @@ class Gathered:
     captions: "Captions"
     facts: dict[str, Any] | None
     image: bytes
+    losses: tuple[Loss, ...]  # of values
 
 
 class Captions(NamedTuple):
     """Those of a row that may stay, and why the others may not."""
 
     kept: tuple[str, ...]
-    detail: str = ""
+    losses: tuple[Loss, ...] = ()
+    num_read: int = 0
+    num_repeated: int = 0  # equal to an earlier one
+
+    @property
+    def detail(self) -> str:
+        """How many may not stay, and why, in short."""
+        reasons = ", ".join(dict.fromkeys(loss.reason for loss in self.losses))
+        return f"{len(self.losses)} of {self.num_read} captions left out: {reasons}" if self.losses else ""
 
 
 def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
@@ -70,22 +96,23 @@ def prepare_chunk(task: ChunkTask, how: Preparation) -> int:
     return task.number
 
 
-def read_captions(captions: Sequence[str | Place], rules: CaptionRules, fetch_rules: FetchRules) -> Captions:
+def read_captions(captions: Sequence[str | Place | Loss], rules: CaptionRules, fetch_rules: FetchRules) -> Captions:
     """The captions cleaned and sorted; Unusable, with the first one's fault, where none may stay."""
-    faults: list[Unusable] = []
+    losses: list[Loss] = []
     kept: list[str] = []
     for given in captions:
         try:
+            if isinstance(given, Loss):
+                raise Unusable(given.reason, given.detail)
             caption = _clean(given if isinstance(given, str) else _text_at(given, fetch_rules))
             check_caption(caption, rules)
             kept.append(caption)
         except Unusable as error:
-            faults.append(error)
+            losses.append(Loss(error.reason, error.detail))
     if not kept:
-        raise faults[0] if faults else Unusable(NO_CAPTION)
-    reasons = ", ".join(dict.fromkeys(fault.reason for fault in faults))
-    detail = f"{len(faults)} of {len(captions)} captions left out: {reasons}" if faults else ""
-    return Captions(tuple(dict.fromkeys(kept)), detail)
+        raise Unusable(losses[0].reason, losses[0].detail) if losses else Unusable(NO_CAPTION)
+    different = tuple(dict.fromkeys(kept))
+    return Captions(different, tuple(losses), len(captions), len(kept) - len(different))
 
 
 def _gathered(rows: Sequence[Row], how: Preparation) -> Iterator[tuple[Row, Gathered | Unusable]]:
@@ -107,13 +134,22 @@ def _gather(row: Row, how: Preparation) -> Gathered | Unusable:
     try:
         if row.fault:
             raise Unusable(row.fault, row.detail)
-        facts = _facts(row, how.fetch)
+        losses = list(row.losses)
+        facts = _facts(row, how.fetch, losses)
         captions = _captions(row, facts, how)
         if row.image is None:
             raise Unusable("missing image")
-        return Gathered(captions, facts, fetch(row.image, how.fetch))  # last, for it costs most
+        return Gathered(captions, facts, _image(row.image, how.fetch), tuple(losses))  # last, for it costs most
     except Unusable as error:
         return error
+
+
+def _image(place: Place, rules: FetchRules) -> bytes:
+    if isinstance(place, Cell):
+        from data_tools.parquet import read_cell  # pyarrow takes a while to import
+
+        return read_cell(place, MAX_FILE_BYTES)
+    return fetch(place, rules)
 
 
 def _captions(row: Row, facts: dict[str, Any] | None, how: Preparation) -> Captions:
@@ -123,7 +159,8 @@ def _captions(row: Row, facts: dict[str, Any] | None, how: Preparation) -> Capti
     except Unusable as fault:
         if fault.reason != NO_CAPTION or not (facts and facts.get("questions")):
             raise
-        return Captions(())
+        count = len(row.captions)
+        return Captions((), (Loss(NO_CAPTION, fault.detail),) * count, count)
 
 
 def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: BinaryIO) -> Record:
@@ -132,7 +169,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
             raise found
         prepared = prepare_image(found.image, rules)
     except Unusable as error:
-        return Record(row.number, row.source, error.reason, error.detail)
+        return Record(row.number, row.source, error.reason, error.detail, num_captions_read=len(row.captions))
     offset = out.tell()
     out.write(prepared.content)
     return Record(
@@ -149,6 +186,9 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
         digest=hashlib.sha256(found.image).hexdigest(),
         image_id=hashlib.blake2b(prepared.content, digest_size=8).hexdigest(),
         look=prepared.look.hex() if prepared.look else "",
+        num_captions_read=found.captions.num_read,
+        num_captions_repeated=found.captions.num_repeated,
+        losses=found.captions.losses + found.losses,
     )
 
 
@@ -157,9 +197,11 @@ def _clean(text: str) -> str:
     if not caption:
         raise Unusable(NO_CAPTION)
     try:
-        caption.encode()
+        num_bytes = len(caption.encode())
     except UnicodeEncodeError as error:
-        raise Unusable("caption is not text", error.reason) from error
+        raise Unusable(NOT_TEXT, f"a lone surrogate ({ascii(caption[error.start])[1:-1]})") from error
+    if num_bytes > MAX_TEXT_BYTES:
+        raise Unusable("caption too long", f"{num_bytes} bytes, at most {MAX_TEXT_BYTES}")
     return caption
 
 
@@ -167,7 +209,7 @@ def _text_at(place: Place, rules: FetchRules) -> str:
     if isinstance(place, Inside) and place.field:
         said = _object_at(place, rules).get(place.field)
         if said is not None and not isinstance(said, str):
-            raise Unusable("caption is not text", f"{place.field!r} of the .json")
+            raise Unusable(NOT_TEXT, f"{place.field!r} of the .json is {type_name(said)}")
         return said or ""
     try:
         return fetch(place, rules, MAX_TEXT_BYTES).decode("utf-8-sig")
@@ -175,40 +217,78 @@ def _text_at(place: Place, rules: FetchRules) -> str:
         raise Unusable("caption cannot be read", _why(error)) from error
 
 
-def _facts(row: Row, rules: FetchRules) -> dict[str, Any] | None:
+def _facts(row: Row, rules: FetchRules, losses: list[Loss]) -> dict[str, Any] | None:
+    """What goes on into the sample's .json; what cannot is added to `losses`."""
     said = row.facts if row.facts is None or isinstance(row.facts, dict) else _object_at(row.facts, rules)
-    return _cleaned(said) if said else None
+    if not said:
+        return None
+    facts = _cleaned(said, "", losses)
+    if not isinstance(row.facts, dict):
+        facts = _renamed(facts)
+    if "questions" in facts:
+        facts["questions"] = _sound_questions(facts.pop("questions"), losses)
+        if not facts["questions"]:
+            del facts["questions"]
+    return facts
 
 
-def _further_captions(row: Row, facts: dict[str, Any] | None) -> list[str]:
+def _renamed(facts: dict[str, Any]) -> dict[str, Any]:
+    """The .json of a sample without what is derived anew; values of other makers' under such a name get another."""
+    ids = [facts[name] for name in ("image_id", "caption_id") if name in facts]
+    if ids and all(isinstance(one, str) and OWN_ID.fullmatch(one) for one in ids):
+        return {name: value for name, value in facts.items() if name not in DERIVED}
+    return {f"input_{name}" if name in DERIVED + WRITTEN else name: value for name, value in facts.items()}
+
+
+def _sound_questions(asked: Any, losses: list[Loss]) -> list[Any]:
+    if not isinstance(asked, list):
+        losses.append(Loss(UNUSABLE_QUESTION, f"questions: {type_name(asked)}"))
+        return []
+    sound = []
+    for number, one in enumerate(asked):
+        faults: list[str] = []
+        if parse_questions({"questions": [one]}, strict=False, faults=faults):
+            sound.append(one)
+        losses += [Loss(UNUSABLE_QUESTION, f"question {number}: {fault}") for fault in faults]
+    return sound
+
+
+def _further_captions(row: Row, facts: dict[str, Any] | None) -> tuple[str | Place | Loss, ...]:
     """Taken out of the facts of a shard's sample: the captions that `mmdata build` puts there beside the first one."""
-    said = facts.get("captions") if facts and isinstance(row.facts, Inside) else None
-    if facts and isinstance(said, list) and all(isinstance(caption, str) for caption in said):
-        return facts.pop("captions")
-    return []
+    if not facts or not isinstance(row.facts, Inside):
+        return ()
+    return as_captions(facts.pop("captions", None), "captions of the .json")
 
 
 def _object_at(place: Place, rules: FetchRules) -> dict[str, Any]:
     try:
-        said = json.loads(fetch(place, rules, MAX_FACTS_BYTES))
-    except (Unusable, ValueError, RecursionError) as error:
+        said = lenient_json(fetch(place, rules, MAX_FACTS_BYTES))
+    except (Unusable, JsonError) as error:
         raise Unusable("broken .json", _why(error)) from error
     if not isinstance(said, dict):
         raise Unusable("broken .json", "not an object")
     return said
 
 
-def _cleaned(said: Any, depth: int = 0) -> Any:
-    """Texts without control signs, whole objects otherwise as they are."""
-    if depth > MAX_FACT_DEPTH:
-        raise Unusable("broken .json", f"more than {MAX_FACT_DEPTH} levels deep")
-    if isinstance(said, str):
-        return clean_text(said)
+def _cleaned(said: Any, place: str, losses: list[Loss], depth: int = 0) -> Any:
+    """Texts without control signs; null where JSON cannot hold a value: NaN, infinity, half an emoji."""
+    if isinstance(said, list | dict) and depth >= MAX_JSON_DEPTH:
+        raise Unusable("broken .json", f"more than {MAX_JSON_DEPTH} levels deep")
     if isinstance(said, list):
-        return [_cleaned(one, depth + 1) for one in said]
+        return [_cleaned(one, f"{place}[{number}]", losses, depth + 1) for number, one in enumerate(said)]
     if isinstance(said, dict):
-        return {clean_text(name): _cleaned(one, depth + 1) for name, one in said.items()}
-    return said
+        found: dict[str, Any] = {}
+        for name, one in said.items():
+            clean = clean_text(name)
+            if json_fault(name) or clean in found:
+                losses.append(Loss(NO_VALUE, f"the name {ascii(name)[1:-1]}{' at ' * bool(place)}{place}"))
+            else:
+                found[clean] = _cleaned(one, f"{place}.{clean}".lstrip("."), losses, depth + 1)
+        return found
+    if fault := json_fault(said):
+        losses.append(Loss(NO_VALUE, f"{place}: {fault.removesuffix(' at the top')}"))
+        return None
+    return clean_text(said) if isinstance(said, str) else said
 
 
 def _why(error: Exception) -> str:

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
+from data_tools.rows import Loss
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -23,6 +25,9 @@ class Record:
     digest: str = ""  # sha256 of the bytes that came, hex
     image_id: str = ""  # of the bytes as written
     look: str = ""  # hex
+    num_captions_read: int = 0  # of the input, those left out among them
+    num_captions_repeated: int = 0  # equal to an earlier one of the row
+    losses: tuple[Loss, ...] = ()  # captions and values left out though the row stays
 
     @property
     def key(self) -> str:
@@ -35,7 +40,8 @@ NAMES = tuple(one.name for one in fields(Record))
 
 def to_line(record: Record) -> str:
     """One line of JSON; paths that are not UTF-8 and other strange text survive as escapes."""
-    return json.dumps({name: getattr(record, name) for name in NAMES})
+    said = {name: getattr(record, name) for name in NAMES}
+    return json.dumps(said | {"losses": [(loss.reason, loss.detail) for loss in record.losses]})
 
 
 def from_line(line: str) -> Record:
@@ -43,4 +49,5 @@ def from_line(line: str) -> Record:
     said = json.loads(line)
     for name in ("captions", "size", "original_size"):
         said[name] = tuple(said[name])
+    said["losses"] = tuple(Loss(*loss) for loss in said["losses"])
     return Record(**said)

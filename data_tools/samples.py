@@ -1,6 +1,5 @@
 """From picked records to the files of samples, and the shard that holds them; runs in a worker process."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from data_tools.pack import Sample, shard_path, write_shard
 from data_tools.selection import Pick
 from data_tools.workshop import Workshop
 from mmtrain.data.ids import name_of_caption
+from mmtrain.io.json_text import strict_dumps
+from mmtrain.io.text import encodable
 
 SPLIT = "shard"  # what the tars are called
 
@@ -36,14 +37,14 @@ def sample_of(pick: Pick, image: bytes) -> Sample:
     """
     record, text = pick.record, [("txt", caption.encode()) for caption in pick.captions[:1]]
     # What an earlier build said of the source stays; the table tells from which shard a sample was cut.
-    facts = {"source": record.source, "original_size": record.original_size} | (record.facts or {})
+    facts = {"source": encodable(record.source), "original_size": record.original_size} | (record.facts or {})
     facts["image_id"] = record.image_id
     if pick.captions:
         facts["caption_id"] = name_of_caption(pick.captions[0])
     facts["size"] = record.size
     if len(pick.captions) > 1:
         facts["captions"] = pick.captions
-    return Sample(pick.key, {record.extension: image, **dict(text), "json": json.dumps(facts).encode()})
+    return Sample(pick.key, {record.extension: image, **dict(text), "json": strict_dumps(facts).encode()})
 
 
 def _samples(task: ShardTask, workshop: Workshop) -> Iterator[Sample]:

@@ -15,6 +15,7 @@ from data_tools.pack import TABLE_NAME
 from data_tools.selection import Decision
 from mmtrain.data.index import DataError
 from mmtrain.io.atomic import atomic_open
+from mmtrain.io.text import encodable
 
 ROWS_PER_GROUP = 8192
 SCHEMA = pa.schema(
@@ -133,4 +134,4 @@ def _row(decision: Decision) -> dict[str, Any]:
 
 def _text(text: str) -> str:
     """Names of files that are not UTF-8 become readable."""
-    return text.encode("utf-8", "replace").decode()
+    return encodable(text)

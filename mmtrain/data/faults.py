@@ -11,6 +11,10 @@ NUM_READ_BEFORE_CHECK = 200  # a share of fewer samples says little
 NUM_FAULTS_SHOWN = 5
 
 
+class SampleError(Exception):
+    """A sample cannot be used; the message says why."""
+
+
 class DataError(InputError):
     """The data cannot be used as the run asks; the message says what was found and which knob to turn."""
 

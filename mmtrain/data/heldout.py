@@ -12,7 +12,8 @@ import torch
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
 from mmtrain.data.faults import DataError, FaultTally
 from mmtrain.data.places import Access
-from mmtrain.data.questions import Asking, Question, as_questions
+from mmtrain.data.question_schema import Question, parse_questions
+from mmtrain.data.questions import Asking
 from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
 from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Layout, collate
@@ -154,7 +155,7 @@ class HeldOut:
             if len(found) >= most:
                 break
             try:
-                found += [(number, question) for question in as_questions(self._table.metadata(number))]
+                found += [(number, question) for question in parse_questions(self._table.metadata(number))]
             except SampleError as error:
                 self._tally.add([self._table.fault(number, str(error))], 1)
         if not found:

@@ -1,4 +1,4 @@
-"""Questions about an image, as its KEY.json holds them, and the texts and targets that they become. No torch."""
+"""Questions about an image: the texts and targets that they become. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,43 +7,11 @@ import numpy as np
 
 from mmtrain.config.schema import TaskConfig
 from mmtrain.data.faults import DataError
-from mmtrain.data.table import SampleError
+from mmtrain.data.question_schema import Question
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.scores.vqa import normalized, vqa_accuracy
 
 MAX_TARGETS = 10  # answers of a list that are right to some degree: VQA v2 has ten annotators
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question and what people answered."""
-
-    text: str
-    answers: tuple[str, ...] = ()  # of every annotator; one where there is one truth, none where nobody answered
-    number: int | str | None = None  # what the public servers know it by
-    kind: str = ""  # of the answer: yes/no, number, ...
-
-
-def as_questions(said: dict) -> tuple[Question, ...]:
-    """The "questions" of a sample's .json; SampleError where they are none that can be used."""
-    asked = said.get("questions", [])
-    if not isinstance(asked, list) or not all(isinstance(one, dict) for one in asked):
-        raise SampleError('its .json has "questions" that are no list of objects')
-    return tuple(_question(one) for one in asked)
-
-
-def _question(one: dict) -> Question:
-    text, given = one.get("question"), one.get("answers") or [one.get("answer")]
-    if not isinstance(text, str) or not text.strip():
-        raise SampleError('its .json has a question without a "question"')
-    answers = [answer.strip() for answer in given if isinstance(answer, str)] if isinstance(given, list) else []
-    number, kind = one.get("question_id"), one.get("kind")
-    return Question(
-        text.strip(),
-        tuple(answer for answer in answers if answer),
-        number if isinstance(number, int | str) else None,
-        kind if isinstance(kind, str) else "",
-    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +48,10 @@ class Asking:
 
     def refuse_unfit(self, questions: Sequence[Question], knob: str) -> None:
         """DataError where the first samples of a set have no questions, or task.answers the answer to none of them."""
+        if self.listed and len(self._numbers) < len(self.listed):
+            raise DataError(
+                f"task.answers lists answers that are one when they are compared: {self._equal()}; keep one"
+            )
         answered = [question for question in questions if question.answers]
         if not answered:
             raise DataError(
@@ -92,6 +64,13 @@ class Asking:
                 f"answers any of the first {len(answered)} questions ({answered[0].answers[0]!r} does the first); "
                 "`mmdata answers SHARDS` lists what these shards are answered with"
             )
+
+    def _equal(self) -> str:
+        """The first two listed answers that the official rules make equal."""
+        for number, answer in enumerate(self.listed):
+            if (first := self._numbers[normalized(answer)]) != number:
+                return f"{self.listed[first]!r} and {answer!r}"
+        return ""
 
     def targets(self, answers: Sequence[str]) -> tuple[tuple[int, float], ...]:
         """Numbers of the listed answers that people gave, each with the accuracy that it would get, the best first."""

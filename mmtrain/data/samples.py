@@ -11,7 +11,8 @@ from mmtrain.data.draws import Draws, Purpose
 from mmtrain.data.ids import id_of, id_of_image, name_of_caption
 from mmtrain.data.images import Content, ImageError, check, decode
 from mmtrain.data.masking import mask_tokens
-from mmtrain.data.questions import Asking, Question, as_questions
+from mmtrain.data.question_schema import Question, parse_questions
+from mmtrain.data.questions import Asking
 from mmtrain.data.table import SampleError, SampleTable, as_caption, as_captions, as_image, as_metadata
 from mmtrain.data.tokenizer import Tokenizer
 
@@ -141,7 +142,7 @@ class SampleReader:
         """A question and an answer of one of the people, each drawn anew every epoch, as text and targets."""
         numbers = self._draws.at(Purpose.QUESTION, epoch, self.first + sample)
         if question is None:
-            asked = [one for one in as_questions(said) if one.answers]
+            asked = [one for one in parse_questions(said) if one.answers]
             if not asked:
                 raise SampleError('its .json has no "questions" with an answer')
             question = asked[numbers.integers(len(asked))]

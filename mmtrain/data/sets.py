@@ -16,7 +16,8 @@ from mmtrain.data.faults import DataError, Fault
 from mmtrain.data.mixture import EMPTY, Order
 from mmtrain.data.order import Shuffle, derangement
 from mmtrain.data.places import Access
-from mmtrain.data.questions import Asking, Question, as_questions
+from mmtrain.data.question_schema import Question, parse_questions
+from mmtrain.data.questions import Asking
 from mmtrain.data.samples import BadSample, Draft, Look, SampleReader
 from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Slot
@@ -182,7 +183,7 @@ def first_questions(table: SampleTable) -> list[Question]:
     questions: list[Question] = []
     for sample in range(min(len(table), NUM_CHECKED_CAPTIONS)):
         try:
-            questions += as_questions(table.metadata(sample))
+            questions += parse_questions(table.metadata(sample))
         except SampleError:
             continue
     return questions

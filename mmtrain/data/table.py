@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmtrain.data.faults import DataError, Fault
+from mmtrain.data.faults import DataError, Fault, SampleError
 from mmtrain.data.index import Part
 from mmtrain.data.places import Access
 from mmtrain.data.shards import UNKNOWN_BYTES, Shards
@@ -18,10 +18,6 @@ KINDS = tuple(PREFERRED)
 MAX_OPEN_INDEXES = 256  # at 48 bytes a sample: 12 MB for shards of 1,000; four windows of the usual order
 MAX_GAP_BYTES = 2**16  # between two parts of a sample that are still read in one go
 Content = bytes | memoryview
-
-
-class SampleError(Exception):
-    """A sample cannot be used; the message says why."""
 
 
 class SampleTable:

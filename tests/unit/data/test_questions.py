@@ -11,7 +11,8 @@ import torch
 from mmtrain.config.schema import DataConfig, MlmConfig, TaskConfig
 from mmtrain.data.faults import DataError
 from mmtrain.data.heldout import HeldOut
-from mmtrain.data.questions import MAX_TARGETS, Asking, Question, as_questions
+from mmtrain.data.question_schema import Question, parse_questions
+from mmtrain.data.questions import MAX_TARGETS, Asking
 from mmtrain.data.table import SampleError
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.records import IGNORED_LABEL
@@ -51,13 +52,13 @@ def heldout_of(folder: Path, tokenizer: Tokenizer, asking: Asking, num_pairs: in
 
 def test_questions_are_read_with_every_answer_and_their_number() -> None:
     said = {"questions": [{"question": " what? ", "answers": ["a", " b ", ""], "question_id": 7, "kind": "other"}]}
-    assert as_questions(said) == (Question("what?", ("a", "b"), 7, "other"),)
-    assert as_questions({"questions": [{"question": "why?", "answer": "so"}]})[0].answers == ("so",)
-    assert as_questions({"questions": [{"question": "why?"}]})[0].answers == ()
-    assert as_questions({}) == ()
+    assert parse_questions(said) == (Question("what?", ("a", "b"), 7, "other"),)
+    assert parse_questions({"questions": [{"question": "why?", "answer": "so"}]})[0].answers == ("so",)
+    assert parse_questions({"questions": [{"question": "why?"}]})[0].answers == ()
+    assert parse_questions({}) == ()
     for bad in ({"questions": "why?"}, {"questions": [{"answer": "so"}]}, {"questions": ["why?"]}):
         with pytest.raises(SampleError, match="question"):
-            as_questions(bad)
+            parse_questions(bad)
 
 
 def test_a_question_is_cut_as_if_its_answer_took_all_its_room(tokenizer: Tokenizer) -> None:

@@ -129,9 +129,9 @@ def test_what_is_left_out_is_named_with_its_reason_and_moves_no_other_key(tmp_pa
         ("00000003", "nowhere.jpg", "missing file"),
         ("00000004", "good.jpg", "missing caption"),
         ("00000005", "good.jpg", "missing caption"),
-        ("00000006", "line 7", "image or caption is not text"),
-        ("00000007", "line 8", "missing image"),
-        ("00000008", "line 9", "not a line of JSON"),
+        ("00000006", "good.jpg", "caption is not text"),
+        ("00000007", "pairs.jsonl: line 8", "missing image"),
+        ("00000008", "pairs.jsonl: line 9", "not a line of JSON"),
         ("00000009", "good.jpg", "caption is not text"),
     ]
     assert len(report.left_out) == 9
@@ -142,7 +142,10 @@ def test_what_is_left_out_is_named_with_its_reason_and_moves_no_other_key(tmp_pa
     [
         ("pairs.csv", b"picture,caption\na.jpg,x\n", "no column 'image'; its columns are: picture, caption"),
         ("pairs.csv", b"", "no column 'image'; its columns are: none"),
-        ("pairs.csv", b"image,caption\na.jpg,caf\xe9\n", "is not UTF-8 text"),
+        ("pairs.csv", b"image,caption\na.jpg,caf\xe9\n", "no usable pair.*not UTF-8 text 1 times"),
+        ("pairs.csv", b"image,caption,caption\na.jpg,x,y\n", "several columns called 'caption'; rename all but one"),
+        ("pairs.csv", b'image,caption\na.jpg,"x\nb.jpg,y\n', "line 2: a quote that opens there is not closed"),
+        ("pairs.csv", b"\xff\xfei\0m\0", "is UTF-16, not UTF-8 text; convert it first"),
         ("pairs.csv", b"image,caption\nnowhere.jpg,x\n", "no usable pair.*missing file 1 times"),
         ("pairs.parquet", b"", "is not a Parquet table"),
         ("pairs.xml", b"", "wanted a folder of images or of shards, or a file that ends in .csv"),
