@@ -4,7 +4,6 @@ import argparse
 import re
 from pathlib import Path
 
-from data_tools.arguments import at_least, fraction, natural, size_in_bytes, whole
 from data_tools.build import BuildSettings
 from data_tools.duplicates import MOST_BITS
 from data_tools.fetch import FetchRules
@@ -14,6 +13,7 @@ from data_tools.sources import SourceOptions
 from data_tools.tables import Columns
 from data_tools.texts import CaptionRules, fold
 from mmtrain.data.index import DataError
+from mmtrain.io.arguments import at_least, fraction, natural, size_in_bytes, whole, whole_within
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
 def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--resize", type=whole, metavar="PIXELS", help="shorter side; smaller images stay as they are")
     group.add_argument("--reencode", action="store_true", help="write every image anew; else bytes stay where they may")
-    group.add_argument("--quality", type=_quality, default=95, help="of JPEGs written anew (%(default)s)")
+    group.add_argument("--quality", type=whole_within(1, 100), default=95, help="of JPEGs written anew (%(default)s)")
     group.add_argument("--min-side", type=whole, default=1, metavar="PIXELS", help="leave smaller images out")
     group.add_argument("--max-aspect", type=at_least(1.0), metavar="RATIO", help="leave longer images out")
 
@@ -140,12 +140,6 @@ def source_options_of(arguments: argparse.Namespace) -> SourceOptions:
 def fetch_rules_of(arguments: argparse.Namespace) -> FetchRules:
     """How hard bytes are asked for."""
     return FetchRules(arguments.threads, arguments.retries, arguments.backoff, arguments.timeout)
-
-
-def _quality(text: str) -> int:
-    if whole(text) > 100:
-        raise argparse.ArgumentTypeError(f"{text} is above 100")
-    return int(text)
 
 
 def part(text: str) -> tuple[int, int]:

@@ -4,15 +4,13 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from data_tools.arguments import add_processes, say
 from data_tools.assembly import BuildReport
 from data_tools.build import Earlier, Effort, build_shards, merge_parts
 from data_tools.build_arguments import add_flags, fetch_rules_of, part, settings_of, source_options_of
 from data_tools.left_out import MAX_EXAMPLES, Tally
 from data_tools.pack import LEFT_OUT_NAME, TABLE_NAME
+from mmtrain.io.console import PlainTable, print_table
 
 LEFT_SOME_OUT = 3  # exit code with --strict: the shards are written, but not every sample is in them
 INPUT_HELP = (
@@ -70,13 +68,13 @@ def merge(arguments: argparse.Namespace) -> int:
 def _tell(report: BuildReport, out: Path, seconds: float) -> None:
     say(f"{report.num_packed} pairs in {report.num_shards} shards in {out}: written in {seconds:.1f} s")
     if report.left_out:
-        Console().print(_reasons_table(report.left_out))
+        print_table(_reasons_table(report.left_out), is_result=False)
         say(f"{len(report.left_out)} left out; all are named in {out / LEFT_OUT_NAME} and {out / TABLE_NAME}")
 
 
-def _reasons_table(left_out: Tally) -> Table:
+def _reasons_table(left_out: Tally) -> PlainTable:
     """What was left out, by reason, with examples."""
-    table = Table("left out because of", "samples", "for example", title_justify="left")
+    table = PlainTable("left out because of", "samples", "for example", title_justify="left")
     for reason, count in left_out.counts().items():
         more = ", ..." if count > MAX_EXAMPLES else ""
         table.add_row(reason, str(count), ", ".join(left_out.examples.get(reason, ())) + more)

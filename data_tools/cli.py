@@ -1,15 +1,14 @@
 """`mmdata COMMAND ...`: makes and checks what `mmtrain` trains on."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from mmtrain.data.faults import DataError
-
-WRONG_INPUT = 2  # exit code: the sentence on standard error says what to change
+from mmtrain.io.arguments import Parser
+from mmtrain.io.command import run_command
 
 
 class Command(NamedTuple):
@@ -35,29 +34,19 @@ COMMANDS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with the exit code of wrong input."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 wrong input; 1 and 3 as the command says."""
+    """Run one command and return its exit code (`ExitCode`); `build --strict` ends with 3, as it says."""
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = _parser(words[0] if words else "").parse_args(words)
-    try:
-        return getattr(COMMANDS[arguments.command].load(), arguments.command)(arguments)
-    except DataError as error:
-        reason = str(error)
-    except OSError as error:
-        reason = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
-    except KeyboardInterrupt:
-        print("mmdata: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"mmdata {arguments.command}: {reason}", file=sys.stderr)
-    return WRONG_INPUT
+    chosen = words[0] if words else ""
+    program = f"mmdata {chosen}" if chosen in COMMANDS else "mmdata"
+    return run_command(
+        partial(_run, words, chosen), program, interrupted="interrupted; the same command goes on from here"
+    )
+
+
+def _run(words: list[str], chosen: str) -> int:
+    arguments = _parser(chosen).parse_args(words)
+    return getattr(COMMANDS[arguments.command].load(), arguments.command)(arguments)
 
 
 def _parser(chosen: str) -> Parser:

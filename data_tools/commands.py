@@ -4,10 +4,8 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from data_tools.answers import common_answers
-from data_tools.arguments import add_processes, natural, say, whole
+from data_tools.arguments import add_processes, say
 from data_tools.foreign import index_shards
 from data_tools.page import write_page
 from data_tools.report import survey_shards, survey_table, write_sheet
@@ -16,7 +14,9 @@ from data_tools.synthetic import SynthSettings, synthesize
 from data_tools.tokenizer import read_texts, train_tokenizer
 from data_tools.verify import MANIFEST_NAME, verify_shards
 from mmtrain.data.index import DataError, find_shards
+from mmtrain.io.arguments import natural, whole
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.console import print_table
 
 DAMAGED = 1  # exit code of `verify` and `index`: something is wrong with the shards
 SHARDS_HELP = "folders of shards, tar files or patterns"
@@ -108,7 +108,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Show what shards hold."""
     shards = find_shards(arguments.shards, "SHARDS")
     survey = survey_shards(shards, arguments.processes)
-    Console().print(survey_table(survey, len(shards)))
+    print_table(survey_table(survey, len(shards)), is_result=False)
     if arguments.sheet:
         count = write_sheet(shards, arguments.sheet, arguments.num_pictures)
         say(f"{arguments.sheet}: the first {count} images with their captions")

@@ -3,18 +3,19 @@
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from mmtrain.io.console import plain_console
 
 
 class Progress:
     """Shows how much of `total` is done; written to standard error, so that a pipe gets results only."""
 
     def __init__(self, what: str, total: int | None) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        times = (TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        console = plain_console(stderr=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        times = (TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn())
         self._bar = RichProgress(*columns, *times, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(what, total=total, note="")
         self._start, self._done, self._left_out = time.monotonic(), 0, 0

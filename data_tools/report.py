@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-from rich.table import Table
-from rich.text import Text
 
 from data_tools.images import image_extension, load_image, open_image
 from data_tools.left_out import Unusable
@@ -15,6 +13,7 @@ from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
 from data_tools.survey import Survey, spread, survey_shard
 from mmtrain.data.index import DataError, open_index, read_part
+from mmtrain.io.console import PlainTable
 
 TILE_PIXELS = 160  # each side of an image on the sheet
 MARGIN_PIXELS = 8
@@ -58,11 +57,11 @@ def figures(survey: Survey, num_shards: int) -> list[tuple[str, str]]:
     ]
 
 
-def survey_table(survey: Survey, num_shards: int) -> Table:
+def survey_table(survey: Survey, num_shards: int) -> PlainTable:
     """The figures for a terminal."""
-    table = Table("what", "figure")
+    table = PlainTable("what", "figure", overflow="fold")
     for what, figure in figures(survey, num_shards):
-        table.add_row(what, Text(figure))
+        table.add_row(what, figure)
     return table
 
 

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WRONG_USE = 2  # exit code for a wish that cannot be understood
+from mmtrain.io.arguments import shown
+from mmtrain.io.command import ExitCode, refuse, run_command
+from mmtrain.io.console import print_text
 
 
 class Door(NamedTuple):
@@ -33,12 +35,15 @@ DOORS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Walk through the door that the first word names and return its exit code; without a word, list the verbs."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(words), "mmtrain")
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_verbs())
-        return 0
+        print_text(_verbs())
+        return ExitCode.DONE
     if words[0] not in DOORS:
-        print(_unknown(words[0]), file=sys.stderr)
-        return WRONG_USE
+        return refuse("mmtrain", _unknown(words[0]))
     return importlib.import_module(DOORS[words[0]].module).main(words[1:])
 
 
@@ -50,7 +55,7 @@ def _verbs() -> str:
 def _unknown(verb: str) -> str:
     nearest = difflib.get_close_matches(verb, DOORS, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"the verbs are {', '.join(DOORS)}"
-    return f"mmtrain: {verb!r} is not a verb; {hint}"
+    return f"{shown(verb)} is not a verb; {hint}"
 
 
 if __name__ == "__main__":

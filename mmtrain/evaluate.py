@@ -11,29 +11,38 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
+from mmtrain.io.arguments import Parser
+from mmtrain.io.command import run_command
+from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import start_logging
 from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be scored as asked."""
-    parser = argparse.ArgumentParser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
+    return run_command(partial(_evaluate, argv), "mmtrain")
+
+
+def _evaluate(argv: Sequence[str] | None) -> int:
+    words = _parser().parse_intermixed_args(argv)
+    launch = read_launch()
+    hush_expected_warnings()
+    start_logging(rank=launch.rank)
+    work = evaluate_captions if words.captions else evaluate
+    return in_one_sentence(partial(work, words.run_dir, words.overrides, launch), launch, (InputError,))
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
     parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
     parser.add_argument("--captions", action="store_true", help="write captions, and say what share of them is right")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it
-    words = parser.parse_args(argv)
-    launch = read_launch()
-    hush_expected_warnings()
-    start_logging(rank=launch.rank)
-    refusals = (ConfigError, DataError, CheckpointError)
-    work = evaluate_captions if words.captions else evaluate
-    return in_one_sentence(partial(work, words.run_dir, words.overrides, launch), launch, refusals)
+    return parser
 
 
 def evaluate(run_dir: Path, overrides: Sequence[str], launch: Launch) -> int:
@@ -73,7 +82,7 @@ def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -
     from mmtrain.checkpoint.load import find_or_refuse
     from mmtrain.data.stream import open_tokenizer
     from mmtrain.deploy.captions import heldout_scores
-    from mmtrain.deploy.pictures import open_twin
+    from mmtrain.deploy.models import load_model
     from mmtrain.engine.build import open_heldout
     from mmtrain.hf import VLBertForImageCaptioning
     from mmtrain.monitor.folder import RunFolder
@@ -82,7 +91,7 @@ def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -
     step = find_or_refuse(run_dir / "checkpoints").manifest.step
     heldout = open_heldout(plan, launch, open_tokenizer(plan.data))
     scores = heldout_scores(
-        open_twin(run_dir, VLBertForImageCaptioning), heldout, batch_size=plan.train.micro_batch_size
+        load_model(run_dir, VLBertForImageCaptioning), heldout, batch_size=plan.train.micro_batch_size
     )
     run = RunFolder(run_dir, writes=True)
     report = EvalReport(scores={"captions": scores}, retrieved=())

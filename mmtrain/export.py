@@ -7,37 +7,34 @@ mmtrain export runs/base --step 50000 --out models/base --dtype bf16
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
-from mmtrain.data.faults import DataError
-from mmtrain.parallel.launch import hush_expected_warnings, or_refused
+from mmtrain.io.arguments import Parser, natural
+from mmtrain.io.command import run_command
+from mmtrain.io.console import print_report
+from mmtrain.parallel.launch import hush_expected_warnings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be exported as asked."""
-    words = _parser().parse_args(argv)
-    hush_expected_warnings()
-    return or_refused(
-        partial(export, words.run_dir, words.out or words.run_dir / "export", words),
-        (ConfigError, DataError, CheckpointError),
-    )
+    return run_command(lambda: export(_parser().parse_args(argv)), "mmtrain")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmtrain export", description="Write a checkpoint as a Hugging Face folder.")
+def _parser() -> Parser:
+    parser = Parser(prog="mmtrain export", description="Write a checkpoint as a Hugging Face folder.")
     parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
     parser.add_argument("--out", type=Path, help="folder to write (default: RUN/export)")
-    parser.add_argument("--step", type=int, help="optimizer steps of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=natural, help="optimizer steps of the checkpoint (default: the newest)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type of the weights (default: fp32)")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder where there is one")
     return parser
 
 
-def export(run_dir: Path, out: Path, words: argparse.Namespace) -> int:
+def export(words: argparse.Namespace) -> int:
     """Write the folder, and say what is in it."""
+    hush_expected_warnings()
+    run_dir, out = words.run_dir, words.out or words.run_dir / "export"
     if out.exists() and not words.overwrite:
         raise ConfigError([f"{out} is there already; name another folder with --out, or replace it with --overwrite"])
 
@@ -45,7 +42,7 @@ def export(run_dir: Path, out: Path, words: argparse.Namespace) -> int:
     from mmtrain.parallel.device import PRECISIONS
 
     done = export_run(run_dir, out, step=words.step, dtype=PRECISIONS[words.dtype])
-    print(
+    print_report(
         f"{done.folder}: {done.num_parameters:,} parameters after step {done.step}, {done.num_bytes / 2**20:,.1f} MiB "
         f"of weights in {words.dtype}"
     )

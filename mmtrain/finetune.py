@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mmtrain.config.inherited import laid_under
 from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.presets import PRESETS
+from mmtrain.io.arguments import Parser
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.signals import Signals
 from mmtrain.training import add_words, allowed_changes, begin, train_as_told
@@ -18,11 +19,11 @@ from mmtrain.training import add_words, allowed_changes, begin, train_as_told
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    return begin(_parser().parse_intermixed_args(argv), finetune)
+    return begin(_parser(), argv, finetune)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmtrain finetune", description="Train a pretrained model for one task.")
+    parser = Parser(prog="mmtrain finetune", description="Train a pretrained model for one task.")
     parser.add_argument("--task", choices=sorted(PRESETS), help="what to learn: the same as task.name=...")
     parser.add_argument(
         "--from-random",

@@ -7,129 +7,168 @@ mmtrain generate runs/demo photos/ --sample --temperature 0.8
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
-from mmtrain.checkpoint.faults import CheckpointError
-from mmtrain.config.load import ConfigError
-from mmtrain.data.faults import DataError
-from mmtrain.parallel.launch import hush_expected_warnings, or_refused
+from mmtrain.io.arguments import Parser, finite, natural, positive, positive_fraction, whole, whole_within, words
+from mmtrain.io.command import ExitCode, run_command
+from mmtrain.io.console import print_error, print_report, print_result, progress_bar
+from mmtrain.io.errors import InputError
+from mmtrain.io.results import ResultFile
+from mmtrain.parallel.launch import hush_expected_warnings
 
 if TYPE_CHECKING:
     from mmtrain.deploy.captions import HowToWrite, Write, Written
 
-SOME_LEFT_OUT = 1  # exit code where an image could not be read, and the others have texts
+BEAMS = 4
+MAX_BEAMS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 where images were passed over; 2 with one clear message where nothing can be written."""
-    words = _parser().parse_args(argv)
-    hush_expected_warnings()
-    return or_refused(partial(generate, words), (ConfigError, DataError, CheckpointError, FileNotFoundError))
+    return run_command(lambda: generate(_parser().parse_args(argv)), "mmtrain")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="mmtrain generate", description="Write captions of images, or answers to a question about them."
     )
     parser.add_argument("model", type=Path, help="an export, or a run folder (its newest checkpoint is taken)")
-    parser.add_argument("images", nargs="+", help="files, folders or patterns")
+    parser.add_argument("images", nargs="+", help="files, folders or patterns; each file has a line, in this order")
+    parser.add_argument("--ask", type=words, metavar="QUESTION", help="write the answer to this in place of a caption")
     parser.add_argument(
-        "--ask", type=_question, metavar="QUESTION", help="write the answer to this in place of a caption"
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="also write one JSON object a line, as it comes: image, and caption, answer or error",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --jsonl where there is one")
+    parser.add_argument("--batch-size", type=whole, default=16, help="images at once (default: 16)")
     parser.add_argument(
-        "--jsonl", type=Path, help="also write one JSON object a line: image, and caption, answer or error"
+        "--beams", type=whole_within(1, MAX_BEAMS), help=f"beams of the search; 1 is greedy (default: {BEAMS})"
     )
-    parser.add_argument("--batch-size", type=_count, default=16, help="images at once (default: 16)")
-    parser.add_argument("--beams", type=_count, default=4, help="beams of the search; 1 is greedy (default: 4)")
-    parser.add_argument("--max-length", type=_count, help="most tokens of a text (default: what the model has)")
-    parser.add_argument("--length-penalty", type=float, default=1.0, help="above 0 favours longer texts (default: 1)")
+    parser.add_argument("--max-length", type=whole, help="most tokens of a text (default: what the model has)")
+    parser.add_argument(
+        "--length-penalty", type=finite, help="of the search: above 0 favours longer texts (default: 1)"
+    )
     parser.add_argument("--sample", action="store_true", help="draw words by chance instead of searching")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of sampling: lower is safer (default: 1)")
+    parser.add_argument("--temperature", type=positive, help="of sampling: lower is safer (default: 1)")
     parser.add_argument(
-        "--top-p", type=float, default=1.0, help="of sampling: share of the likeliest words (default: 1)"
+        "--top-p", type=positive_fraction, help="of sampling: share of the likeliest words (default: 1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="of sampling (default: 0)")
     return parser
 
 
-def _question(word: str) -> str:
-    if not word.strip():
-        raise argparse.ArgumentTypeError("an empty question cannot be answered")
-    return word.strip()
+def _check_flags(flags: argparse.Namespace) -> None:
+    """InputError where flags contradict each other: none is ignored in silence."""
+    for flag, value in (("--temperature", flags.temperature), ("--top-p", flags.top_p)):
+        if value is not None and not flags.sample:
+            raise InputError(f"{flag} is of sampling; add --sample, or leave {flag} out")
+    for flag, value in (("--beams", flags.beams), ("--length-penalty", flags.length_penalty)):
+        if value is not None and flags.sample:
+            raise InputError(f"{flag} is of the search, and --sample draws by chance; leave one of them out")
+    if flags.beams == 1 and flags.length_penalty is not None:
+        raise InputError(
+            "--length-penalty weighs beams against each other; --beams 1 has none, so leave one of them out"
+        )
+    if flags.ask is None and flags.max_length == 1:
+        raise InputError("--max-length is 1, which [CLS] fills; wanted at least 2")
 
 
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
-    return int(word)
-
-
-def generate(words: argparse.Namespace) -> int:
+def generate(flags: argparse.Namespace) -> int:
     """Write about every image; what cannot be read is named on stderr and passed over."""
+    _check_flags(flags)
+    kind = "caption" if flags.ask is None else "answer"
+    file = ResultFile(flags.jsonl, flag="--jsonl", overwrite=flags.overwrite) if flags.jsonl else None
+    hush_expected_warnings()
     from mmtrain.deploy.captions import seed_draws, write_about
     from mmtrain.deploy.pictures import find_images
 
-    paths = [path for word in words.images for path in find_images(word)]
-    kind, write = ("caption", _captioner(words)) if words.ask is None else ("answer", _answerer(words))
-    seed_draws(words.seed)
-    found: list[Written] = []
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{kind}s", total=len(paths))
-        for one in write_about(paths, write, batch_size=words.batch_size):
-            found.append(one)
-            _say(one, progress)
-            progress.advance(bar)
-    if words.jsonl is not None:
-        words.jsonl.write_text("".join(json.dumps(_row(one, kind)) + "\n" for one in found))
-    left_out = sum(one.text is None for one in found)
-    if left_out:
-        print(f"mmtrain: {left_out} of {len(found)} images could not be read", file=sys.stderr)
-    return SOME_LEFT_OUT if left_out else 0
+    paths = [path for name in flags.images for path in find_images(name)]
+    write = _captioner(flags) if flags.ask is None else _answerer(flags)
+    seed_draws(flags.seed)
+    num_left_out = 0
+    with file or nullcontext(), progress_bar(f"{kind}s", len(paths)) as advance:
+        for one in write_about(paths, write, batch_size=flags.batch_size):
+            if file is not None:
+                file.write(_row(one, kind))
+            _show(one, is_result=file is None)
+            num_left_out += one.text is None
+            advance()
+    if num_left_out:
+        print_error("mmtrain", f"{num_left_out} of {len(paths)} images could not be read")
+    return ExitCode.FAILED if num_left_out else ExitCode.DONE
 
 
-def _captioner(words: argparse.Namespace) -> "Write":
-    from mmtrain.deploy.captions import captions_of
-    from mmtrain.deploy.pictures import open_twin
+def _captioner(flags: argparse.Namespace) -> "Write":
+    from mmtrain.deploy.captions import captions_of, prompt_length
+    from mmtrain.deploy.models import load_model
     from mmtrain.hf import VLBertForImageCaptioning
 
-    model = open_twin(words.model, VLBertForImageCaptioning)
-    most = model.config.max_text_length
-    return partial(captions_of, model, _how(words, max_length=min(words.max_length or most, most)))
+    model = load_model(flags.model, VLBertForImageCaptioning)
+    length = _length(flags, most=model.config.max_text_length, begun=prompt_length(model))
+    return partial(captions_of, model, _how(flags, max_length=length))
 
 
-def _answerer(words: argparse.Namespace) -> "Write":
+def _answerer(flags: argparse.Namespace) -> "Write":
     from mmtrain.deploy.captions import answers_of
-    from mmtrain.deploy.pictures import open_twin
+    from mmtrain.deploy.models import load_model
     from mmtrain.hf import VLBertForVisualQuestionAnswering
 
-    model = open_twin(words.model, VLBertForVisualQuestionAnswering)
-    most = model.config.answer_tokens
-    return partial(answers_of, model, words.ask, _how(words, max_new_tokens=min(words.max_length or most, most)))
+    model = load_model(flags.model, VLBertForVisualQuestionAnswering)
+    if model.config.answers is not None:
+        _refuse_flags_of_writing(flags)
+    length = _length(flags, most=model.config.answer_tokens, begun=0)
+    return partial(answers_of, model, flags.ask, _how(flags, max_new_tokens=length))
 
 
-def _how(words: argparse.Namespace, **length: int) -> "HowToWrite":
+def _length(flags: argparse.Namespace, *, most: int, begun: int) -> int:
+    """The most tokens of a text; InputError where the model has no room for as many, or they are fewer than `begun`."""
+    if flags.max_length is None:
+        return most
+    if flags.max_length > most:
+        raise InputError(
+            f"--max-length is {flags.max_length}, but the model has room for {most} tokens; give at most {most}"
+        )
+    if flags.max_length <= begun:
+        raise InputError(f"--max-length is {flags.max_length}, but the model begins with {begun} tokens; give more")
+    return flags.max_length
+
+
+def _refuse_flags_of_writing(flags: argparse.Namespace) -> None:
+    given = {
+        "--beams": flags.beams,
+        "--length-penalty": flags.length_penalty,
+        "--sample": flags.sample or None,
+        "--max-length": flags.max_length,
+    }
+    for flag, value in given.items():
+        if value is not None:
+            raise InputError(f"{flag} is of models that write answers; this one chooses among a list, so leave it out")
+
+
+def _how(flags: argparse.Namespace, **length: int) -> "HowToWrite":
     from mmtrain.deploy.captions import HowToWrite
 
-    if words.sample:
-        return HowToWrite(1, **length, do_sample=True, temperature=words.temperature, top_p=words.top_p)
-    return HowToWrite(words.beams, **length, length_penalty=words.length_penalty)
+    if flags.sample:
+        return HowToWrite(1, **length, do_sample=True, temperature=flags.temperature or 1.0, top_p=flags.top_p or 1.0)
+    penalty = 1.0 if flags.length_penalty is None else flags.length_penalty
+    return HowToWrite(flags.beams or BEAMS, **length, length_penalty=penalty)
 
 
-def _say(one: "Written", progress: Progress) -> None:
-    """One line an image: texts to stdout, faults to stderr. The bar is drawn below both."""
+def _show(one: "Written", *, is_result: bool) -> None:
+    """One line an image: texts to stdout, faults to stderr. Where a file has the results, stdout may go away."""
     if one.text is None:
-        progress.console.print(f"mmtrain: {one.name} passed over: {one.fault}", soft_wrap=True, markup=False)
-        return
-    print(f"{one.name}\t{one.text}", flush=True)
+        print_error("mmtrain", f"{one.name} passed over: {one.fault}")
+    elif is_result:
+        print_result(one.name, one.text)
+    else:
+        print_report(one.name, one.text)
 
 
 def _row(one: "Written", kind: str) -> dict[str, str]:

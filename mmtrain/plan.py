@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from mmtrain.config.check import find_faults_without_data
 from mmtrain.config.depth import STACKS, Part
@@ -19,7 +17,9 @@ from mmtrain.config.layout import layout_remarks
 from mmtrain.config.load import ConfigError, load_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import data_parallel_size, num_micro_batches, padded_vocab_size
-from mmtrain.data.faults import DataError
+from mmtrain.io.arguments import Parser, positive, whole
+from mmtrain.io.command import ExitCode, run_command
+from mmtrain.io.console import PlainTable, print_error, print_result, print_table
 from mmtrain.planner.flops import step_flops
 from mmtrain.planner.memory import (
     TYPE_BYTES,
@@ -36,52 +36,45 @@ from mmtrain.planner.parameters import stage_parameters, whole_parameters
 from mmtrain.planner.search import legal_layouts, nearest_layouts
 from mmtrain.planner.speed import stage_costs
 
-ILLEGAL = 2  # exit code
 GIBIBYTE = 2**30
 NUM_PIECES = 32_000  # of a tokenizer, where the run names none that is here
-TABLE_WIDTH = 150
+TABLE_WIDTH = 150  # at least: a table cut short says nothing
 NUM_SHOWN = 6  # legal layouts in the table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 where the layout is not legal, with the reasons and the nearest legal ones."""
-    words = _parser().parse_args(argv)
-    try:
-        config = load_config(words.config, words.overrides)
-        num_pieces = words.pieces or _pieces_of(config)
-    except (ConfigError, DataError) as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return ILLEGAL
+    return run_command(lambda: plan(_parser().parse_intermixed_args(argv)), "mmtrain")
+
+
+def plan(words: argparse.Namespace) -> int:
+    """Say whether the layout is legal, and what each rank would hold."""
+    config = load_config(words.config, words.overrides)
+    num_pieces = words.pieces or _pieces_of(config)
     device_bytes = int(words.memory_gib * GIBIBYTE)
     faults = find_faults_without_data(config, words.world, num_pieces)
     if faults:
         _refuse(config, words.world, num_pieces, device_bytes, faults)
-        return ILLEGAL
-    print(f"legal on {_ranks(words.world)}: {_grid(config, words.world)}")
+        return ExitCode.REFUSED
+    print_result(f"legal on {_ranks(words.world)}: {_grid(config, words.world)}")
     for remark in layout_remarks(config, words.world):
-        print(f"note: {remark}")
+        print_result(f"note: {remark}")
     if not words.check:
         _show(config, words.world, num_pieces, device_bytes)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmtrain plan", description="What a run would hold and do on each rank.")
+def _parser() -> Parser:
+    parser = Parser(prog="mmtrain plan", description="What a run would hold and do on each rank.")
     parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
-    parser.add_argument("--world", type=_count, default=1, help="number of ranks (default: 1)")
+    parser.add_argument("--world", type=whole, default=1, help="number of ranks (default: 1)")
     parser.add_argument("--check", action="store_true", help="only say whether the layout is legal")
     parser.add_argument(
-        "--pieces", type=_count, help=f"pieces of the tokenizer (default: of data.tokenizer, else {NUM_PIECES})"
+        "--pieces", type=whole, help=f"pieces of the tokenizer (default: of data.tokenizer, else {NUM_PIECES})"
     )
-    parser.add_argument("--memory-gib", type=float, default=80.0, help="memory of one device (default: 80)")
+    parser.add_argument("--memory-gib", type=positive, default=80.0, help="memory of one device (default: 80)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2")
     return parser
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
-    return int(word)
 
 
 def _pieces_of(config: RunConfig) -> int:
@@ -94,13 +87,13 @@ def _pieces_of(config: RunConfig) -> int:
 
 
 def _refuse(config: RunConfig, world_size: int, num_pieces: int, device_bytes: int, faults: list[str]) -> None:
-    print(f"mmtrain: {ConfigError(faults)}", file=sys.stderr)
+    print_error("mmtrain", str(ConfigError(faults)))
     if config.model.hidden_size % config.model.num_heads:
         return  # no layout mends the model's own shape
     nearest = nearest_layouts(config, world_size, num_pieces, _precision(config), device_bytes)
     lines = [f"  {candidate.words}  (dp {candidate.dp}, on {_ranks(candidate.world_size)})" for candidate in nearest]
     if lines:
-        print("\n".join(["the nearest legal layouts:", *lines]), file=sys.stderr)
+        print_error("mmtrain", "\n".join(["the nearest legal layouts:", *lines]))
 
 
 def _ranks(world_size: int) -> str:
@@ -125,21 +118,21 @@ def _show(config: RunConfig, world_size: int, num_pieces: int, device_bytes: int
     vocab_size, precision = padded_vocab_size(num_pieces), _precision(config)
     choice = choose_gather(config, world_size, vocab_size, precision, device_bytes)
     assumed = " (precision=auto, taken as bf16)" if config.precision == "auto" else ""
-    print(f"counted for {num_pieces} pieces in {precision}{assumed} on devices of {in_units(device_bytes)}")
-    console = Console(width=max(Console().width, TABLE_WIDTH))  # a table cut short says nothing
-    console.print(_stage_table(with_gather(config, choice.mode), world_size, vocab_size, precision))
+    print_result(f"counted for {num_pieces} pieces in {precision}{assumed} on devices of {in_units(device_bytes)}")
+    stages = _stage_table(with_gather(config, choice.mode), world_size, vocab_size, precision)
+    print_table(stages, min_width=TABLE_WIDTH)
     for line in _totals(config, world_size, vocab_size, precision):
-        print(line)
+        print_result(line)
     if config.zero.stage == 3 and data_parallel_size(config, world_size) > 1:
-        print(choice.reason)
-    console.print(_layout_table(config, world_size, num_pieces, device_bytes))
+        print_result(choice.reason)
+    print_table(_layout_table(config, world_size, num_pieces, device_bytes), min_width=TABLE_WIDTH)
 
 
-def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> Table:
+def _stage_table(config: RunConfig, world_size: int, vocab_size: int, precision: str) -> PlainTable:
     """One row a pipeline stage: its layers, its share of the work, and one rank's parameters and bytes."""
     names = ("weights", "gathered", "gradients", "optimizer", "buffers", "activations", "packets")
     heads = ("stage", "layers", "work", "parameters", *names, "peak")
-    table = Table(*heads, title="one rank of each pipeline stage", box=SIMPLE)
+    table = PlainTable(*heads, title="one rank of each pipeline stage", box=SIMPLE)
     parts, costs = stage_parts(config, vocab_size), stage_costs(config, vocab_size)
     for stage, held in enumerate(stage_bytes(config, world_size, vocab_size, precision)):
         num_params = sum(stage_parameters(config, part, vocab_size) for part in parts[stage])
@@ -188,11 +181,11 @@ def _totals(config: RunConfig, world_size: int, vocab_size: int, precision: str)
     return lines
 
 
-def _layout_table(config: RunConfig, world_size: int, num_pieces: int, device_bytes: int) -> Table:
+def _layout_table(config: RunConfig, world_size: int, num_pieces: int, device_bytes: int) -> PlainTable:
     """The legal layouts on as many ranks, the likely fastest first."""
     found = legal_layouts(config, world_size, num_pieces, _precision(config), device_bytes)
     title = f"{len(found)} legal layouts on {_ranks(world_size)}, the likely fastest first"
-    table = Table("layout", "dp", "gather", "step, relative", "peak", "fits", title=title, box=SIMPLE)
+    table = PlainTable("layout", "dp", "gather", "step, relative", "peak", "fits", title=title, box=SIMPLE)
     for candidate in found[:NUM_SHOWN]:
         table.add_row(
             candidate.words,

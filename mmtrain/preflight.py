@@ -15,36 +15,41 @@ from pathlib import Path
 from mmtrain.cluster.meeting import Host, Line, Place, visit
 from mmtrain.cluster.node import NodeReport, Wants, look
 from mmtrain.cluster.verdict import Blame, RankResult, judge_reports, judge_results
+from mmtrain.io.arguments import Parser, at_least, natural, positive, whole
+from mmtrain.io.command import ExitCode, run_command
+from mmtrain.io.console import print_error
 
-UNFIT = 2  # exit code: the run cannot start as asked, or a node is bad
 BAD_NODE = "bad node"  # begins the line that names one; slurm/pretrain.sh looks for it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 where the run cannot start as asked or a node is bad; each bad node has a line of its own."""
-    words = _parser().parse_args(argv)
+    return run_command(lambda: _act(_parser().parse_args(argv)), "mmtrain")
+
+
+def _act(words: argparse.Namespace) -> int:
     return words.act(words)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmtrain preflight", description="What a cluster job asks before it trains.")
+def _parser() -> Parser:
+    parser = Parser(prog="mmtrain preflight", description="What a cluster job asks before it trains.")
     acts = parser.add_subparsers(required=True, metavar="run | node")
     run = acts.add_parser("run", help="check a config for a number of ranks, and say the run folder")
     run.add_argument("--config", type=Path, required=True)
-    run.add_argument("--world", type=int, required=True, help="number of ranks")
+    run.add_argument("--world", type=whole, required=True, help="number of ranks")
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.set_defaults(act=check_run)
     node = acts.add_parser("node", help="check this node, and that it adds up with the others")
     node.add_argument("--node", required=True, help="the name of this node")
     node.add_argument("--nodes", required=True, type=lambda text: text.split(","), help="all of them, by commas")
     node.add_argument("--at", required=True, type=Place.parse, metavar="HOST:PORT", help="where the first node listens")
-    node.add_argument("--ranks", type=int, required=True, help="on each node")
-    node.add_argument("--gpus", type=int, default=0, help="on each node; 0: the job computes on CPUs")
-    node.add_argument("--gpu-memory-gib", type=float, default=0.0, help="of each GPU, at least")
+    node.add_argument("--ranks", type=whole, required=True, help="on each node")
+    node.add_argument("--gpus", type=natural, default=0, help="on each node; 0: the job computes on CPUs")
+    node.add_argument("--gpu-memory-gib", type=at_least(0.0), default=0.0, help="of each GPU, at least")
     node.add_argument("--folder", type=Path, action="append", default=[], help="that is written into; may be repeated")
-    node.add_argument("--free-gib", type=float, default=1.0, help="in each folder, at least (%(default)s)")
-    node.add_argument("--shm-gib", type=float, default=1.0, help="free in /dev/shm, at least (%(default)s)")
-    node.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for each of the two rounds")
+    node.add_argument("--free-gib", type=at_least(0.0), default=1.0, help="in each folder, at least (%(default)s)")
+    node.add_argument("--shm-gib", type=at_least(0.0), default=1.0, help="free in /dev/shm, at least (%(default)s)")
+    node.add_argument("--patience", type=positive, default=60.0, metavar="SECONDS", help="for each of the two rounds")
     node.set_defaults(act=check_node)
     rank = acts.add_parser("rank")  # one process of the all-reduce, started by `node`
     rank.add_argument("place")
@@ -58,15 +63,11 @@ def check_run(words: argparse.Namespace) -> int:
     """Print the run folder of a config that is fit for so many ranks; 2 and every fault where it is not."""
     from mmtrain.config.check import load_checked
     from mmtrain.config.inherited import laid_under
-    from mmtrain.config.load import ConfigError, read_config
+    from mmtrain.config.load import read_config
 
-    try:
-        plan, _ = read_config(words.config, words.overrides)
-        print(load_checked(words.config, words.overrides, words.world, laid_under(plan)).run_dir.absolute())
-    except ConfigError as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return UNFIT
-    return 0
+    plan, _ = read_config(words.config, words.overrides)
+    print(load_checked(words.config, words.overrides, words.world, laid_under(plan)).run_dir.absolute(), flush=True)
+    return ExitCode.DONE
 
 
 def check_node(words: argparse.Namespace) -> int:
@@ -106,11 +107,11 @@ def _as_guest(words: argparse.Namespace, report: NodeReport) -> int:
         line: Line = visit(words.at, words.node, [report.faults, report.versions], words.patience)
         # The host looks at itself and may wait for others.
         if not line.hear(3 * words.patience):
-            return UNFIT  # the host names who is bad
+            return ExitCode.REFUSED  # the host names who is bad
         line.say([asdict(result) for result in _run_ranks(words)])
     except (OSError, ValueError) as fault:
-        print(f"preflight: {words.node} lost {words.at}: {fault}", file=sys.stderr, flush=True)
-        return UNFIT
+        print_error("preflight", f"{words.node} lost {words.at}: {fault}")
+        return ExitCode.REFUSED
     return 0
 
 
@@ -160,7 +161,7 @@ def add_up(words: argparse.Namespace) -> int:
 def _name(blame: Blame) -> int:
     for node, reason in blame.items():
         print(f"{BAD_NODE} {node}: {reason}", flush=True)
-    return UNFIT if blame else 0
+    return ExitCode.REFUSED if blame else ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mmtrain.io.arguments import Parser
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.signals import Signals
 from mmtrain.training import add_words, allowed_changes, begin, train_as_told
@@ -16,8 +17,8 @@ from mmtrain.training import add_words, allowed_changes, begin, train_as_told
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with one clear message when the run cannot start or go on as asked; 75, saved on a signal."""
-    parser = argparse.ArgumentParser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
-    return begin(add_words(parser).parse_intermixed_args(argv), pretrain)
+    parser = Parser(prog="mmtrain pretrain", description="Pretrain on image-caption shards.")
+    return begin(add_words(parser), argv, pretrain)
 
 
 def pretrain(words: argparse.Namespace, launch: Launch, signals: Signals) -> int:

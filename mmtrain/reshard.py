@@ -9,13 +9,15 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.io.arguments import Parser
+from mmtrain.io.command import run_command
+from mmtrain.io.console import PlainTable, print_result, print_table, print_text
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import hush_expected_warnings, or_refused
+from mmtrain.parallel.launch import hush_expected_warnings
 
 if TYPE_CHECKING:
     from mmtrain.checkpoint.convert import Stored
@@ -24,14 +26,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one message that names every fault of the checkpoint."""
-    words = _parser().parse_args(argv)
-    hush_expected_warnings()
-    start_logging(rank=0)
-    return or_refused(partial(reshard, words), (CheckpointError,))
+    return run_command(lambda: reshard(_parser().parse_args(argv)), "mmtrain")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="mmtrain reshard",
         description="Say what a checkpoint holds, verify it, or write it anew as one file. Any layout loads any "
         "checkpoint as it is; nothing has to be converted for that.",
@@ -47,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def reshard(words: argparse.Namespace) -> int:
     """Look, say, and write where that was asked for."""
+    hush_expected_warnings()
+    start_logging(rank=0)
     if words.to is None and (words.weights_only or words.dtype):
         raise CheckpointError("--weights-only and --dtype say how a checkpoint is written; add --to RUN")
     # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
@@ -58,22 +59,19 @@ def reshard(words: argparse.Namespace) -> int:
     if words.config:
         _show_config(found)
     if words.verify:
-        print(f"every byte of {len(found.manifest.files)} files is what was written")
+        print_result(f"every byte of {len(found.manifest.files)} files is what was written")
     if words.to is not None:
         dtype = PRECISIONS[words.dtype] if words.dtype else None
         folder = convert(found, words.to / "checkpoints", weights_only=words.weights_only, dtype=dtype)
         _bring_along(found, words.to)
         num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        print(f"written: {folder}, {num_bytes / 2**20:,.1f} MiB")
+        print_result(f"written: {folder}, {num_bytes / 2**20:,.1f} MiB")
     return 0
 
 
 def _show(found: "Found", tensors: Sequence["Stored"]) -> None:
     """A table of the weights with their moments, below what the whole is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    manifest, console = found.manifest, Console()
+    manifest = found.manifest
     num_bytes = sum(record["bytes"] for record in manifest.files.values())
     weights = [tensor for tensor in tensors if tensor.is_weight]
     kinds = sorted({tensor.name.partition("/")[0] for tensor in tensors if not tensor.is_weight})
@@ -89,12 +87,12 @@ def _show(found: "Found", tensors: Sequence["Stored"]) -> None:
         "size": f"{num_bytes / 2**20:,.1f} MiB in {len(manifest.files)} files",
     }
     for what, fact in facts.items():
-        console.print(f"{what + ':':<18}{fact}", soft_wrap=True, highlight=False)
-    table = Table("tensor", "shape", "type", "rectangles")
+        print_result(f"{what + ':':<18}{fact}")
+    table = PlainTable("tensor", "shape", "type", "rectangles")
     for tensor in weights:
         shape = " x ".join(map(str, tensor.shape)) or "one number"
         table.add_row(tensor.name, shape, str(tensor.dtype).removeprefix("torch."), str(tensor.num_rectangles))
-    console.print(table)
+    print_table(table)
 
 
 def _count(tensor: "Stored") -> int:
@@ -105,7 +103,7 @@ def _show_config(found: "Found") -> None:
     from mmtrain.config.load import dump_config
     from mmtrain.config.schema import RunConfig
 
-    print(dump_config(RunConfig.model_validate(found.manifest.config)))
+    print_text(dump_config(RunConfig.model_validate(found.manifest.config)))
 
 
 def _bring_along(found: "Found", run_dir: Path) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.layout import layout_remarks
-from mmtrain.config.load import ConfigError, refuse_unknown_names
+from mmtrain.config.load import refuse_unknown_names
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
+from mmtrain.io.command import run_command
+from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import start_logging
 from mmtrain.parallel.launch import (
     Launch,
-    RunStopped,
     hush_expected_warnings,
     in_one_sentence,
     on_this_rank,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mmtrain.monitor.oversight import Oversight
 
 LOG = logging.getLogger("mmtrain.training")
-REFUSALS = (ConfigError, DataError, CheckpointError, RunStopped)
+REFUSALS = (InputError,)
 
 
 def add_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -59,8 +59,16 @@ def allowed_changes(words: argparse.Namespace) -> list[str]:
     return [name for several in words.override_resume for name in several.split(",")]
 
 
-def begin(words: argparse.Namespace, work: Callable[[argparse.Namespace, Launch, Signals], int]) -> int:
-    """The exit code of `work`; of what it refuses only the message is shown."""
+def begin(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[argparse.Namespace, Launch, Signals], int],
+) -> int:
+    """The exit code of `work` with what `parser` reads off the command line; of a refusal only the message is shown."""
+    return run_command(lambda: _begin(parser.parse_intermixed_args(argv), work), "mmtrain")
+
+
+def _begin(words: argparse.Namespace, work: Callable[[argparse.Namespace, Launch, Signals], int]) -> int:
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)

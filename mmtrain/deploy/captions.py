@@ -46,14 +46,14 @@ class HowToWrite:
 def write_about(paths: Sequence[Path], write: Write, *, batch_size: int) -> Iterator[Written]:
     """A text about each file, in order; a file that cannot be read is named with the reason and passed over."""
     for start in range(0, len(paths), batch_size):
-        found = {path: opened(path) for path in paths[start : start + batch_size]}
-        pictures = [picture for picture in found.values() if not isinstance(picture, str)]
-        said = iter(write(pictures) if pictures else ())
-        for path, picture in found.items():
+        batch = [(path, opened(path)) for path in paths[start : start + batch_size]]
+        pictures = [picture for _, picture in batch if not isinstance(picture, str)]
+        texts = iter(write(pictures) if pictures else ())
+        for path, picture in batch:
             if isinstance(picture, str):
                 yield Written(str(path), None, picture)
             else:
-                yield Written(str(path), next(said))
+                yield Written(str(path), next(texts))
 
 
 def captions_of(model: VLBertForImageCaptioning, how: HowToWrite, pictures: Sequence[Picture]) -> list[str]:
@@ -66,6 +66,12 @@ def answers_of(
 ) -> list[str]:
     """The answer to a question, picture by picture; one that chooses among answers does not ask how."""
     return model.answer(list(pictures), question, **how.words())
+
+
+def prompt_length(model: VLBertForImageCaptioning) -> int:
+    """Tokens that every caption of this model begins with: [CLS] and its prompt."""
+    prompt = model.config.caption_prompt
+    return model.needed_processor().prompts([prompt])["input_ids"].shape[1] if prompt else 1
 
 
 def seed_draws(seed: int) -> None:

@@ -23,12 +23,13 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
     """Nothing, or ConfigError where model.init_from does not fit the model or the tokenizer, with every reason."""
     if not _is_wanted(plan):
         return
-    from mmtrain.hf.sources import SourceError, open_source
+    from mmtrain.hf.export_folder import ExportError
+    from mmtrain.hf.sources import open_source
 
     folder = plan.model.init_from
     try:
         source = RunSource(folder) if is_run(folder) else open_source(folder, plan.model.init_towers)
-    except (SourceError, CheckpointError) as error:
+    except (ExportError, CheckpointError) as error:
         raise ConfigError([str(error)]) from None
     faults = [*source.faults(plan.model, tokenizer.sha256), *_answer_faults(plan, source.answers)]
     if isinstance(source, RunSource):

@@ -1,27 +1,22 @@
 """Folders that a run's first weights can come from, told apart by their config.json."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
 
 from mmtrain.config.schema import ModelConfig
 from mmtrain.config.shapes import FREE_OF_WEIGHTS
 from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.configuration import COPIED, VLBertConfig
+from mmtrain.hf.export_folder import CONFIG, ExportError, check_weights, read_config, read_json, tensors_in
 from mmtrain.hf.names import in_twin
 from mmtrain.hf.storage import WeightFolder, is_file_of
 from mmtrain.hf.tokenization import TOKENIZER_FILE
 from mmtrain.hf.towers import TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
-
-
-class SourceError(Exception):
-    """A folder that no weights can be taken from, in one sentence."""
 
 
 class Source(Protocol):
@@ -51,35 +46,27 @@ class Source(Protocol):
 
 
 def open_source(folder: Path, towers: str) -> Source:
-    """The source in `folder`; SourceError where there is none that is known."""
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError) as error:
-        raise SourceError(f"model.init_from is {str(folder)!r}, where no config.json can be read ({error})") from None
+    """The source in `folder`; ExportError where there is none that is known, or a file of it cannot be used."""
+    if not folder.is_dir():
+        raise ExportError(f"model.init_from is {str(folder)!r}, which is no folder")
+    kind = read_json(folder / CONFIG).get("model_type")
     if kind == VLBertConfig.model_type:
         return ExportSource(folder)
     if kind in TOWER_KINDS:
-        return _towers(folder, kind, towers)
-    raise SourceError(
+        tensors_in(folder)
+        return TowerSource(folder, kind, towers)
+    raise ExportError(
         f"model.init_from is {str(folder)!r}, a model of type {kind!r}; wanted an export ({VLBertConfig.model_type}), "
         "a clip or a siglip"
     )
-
-
-def _towers(folder: Path, kind: str, towers: str) -> TowerSource:
-    try:
-        return TowerSource(folder, kind, towers)
-    except (OSError, SafetensorError) as error:
-        raise SourceError(
-            f"model.init_from is {str(folder)!r}, whose weights cannot be read ({error}); wanted model.safetensors"
-        ) from None
 
 
 class ExportSource:
     """The export of another run: every weight, of exactly this shape and tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder, VLBertConfig.from_pretrained(folder)
+        self.folder, self.config = folder, read_config(folder)
+        check_weights(folder, self.config)
         self._weights, self.answers = WeightFolder(folder), self.config.answers or ()
 
     def faults(self, model: ModelConfig, tokenizer_sha256: str) -> list[str]:

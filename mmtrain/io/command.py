@@ -3,61 +3,107 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
+from mmtrain.io.console import STDOUT, print_error, silence_stdout
 from mmtrain.io.errors import InputError
-from mmtrain.io.text import printable
+
+MAX_NAME = 80  # characters of a name in a sentence
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `mmtrain` and `mmdata`."""
+    """Exit codes of `mmtrain` and `mmdata`; docs/commands.md has the same table."""
 
     DONE = 0
-    FAILED = 1  # an error of the program: it ends with a traceback
+    FAILED = 1  # some of the input is bad and was named, the rest is done; or an error of the program, with a traceback
     REFUSED = 2  # an argument, file or setting cannot be used; the message says what to change
     PEER_LOST = 3  # of a rank of a distributed run: another rank ended or did not answer in time
-    PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal; the same command resumes
+    RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, or ended amid a hang; the same command resumes
     INTERRUPTED = 130  # 128 + SIGINT
 
 
-def run_command(work: Callable[[], int], program: str) -> int:
+def run_command(work: Callable[[], int], program: str, *, interrupted: str = "interrupted") -> int:
     """The exit code of `work` in a program of one process.
 
-    InputError and OSError become one message on stderr and REFUSED, an interrupt INTERRUPTED. A reader of standard
-    output that went away (a closed pipe) ends the command quietly. All else keeps its traceback.
+    InputError and OSError become one message on stderr and REFUSED, an interrupt the sentence `interrupted` and
+    INTERRUPTED. A reader of standard output that went away (a closed pipe) ends the command quietly. All else keeps its
+    traceback.
     """
+    _open_standard_streams()
     try:
-        code = work()
-        sys.stdout.flush()
-        return code
+        return _run_and_flush(work)
     except InputError as error:
-        return _refused(program, str(error))
-    except BrokenPipeError:
-        _silence_stdout()
-        return ExitCode.DONE
+        return refuse(program, str(error))
     except OSError as error:
-        return _refused(program, describe_os_error(error))
+        if error.filename in (None, STDOUT) and _stdout_is_gone(error):
+            silence_stdout()
+            if isinstance(error, BrokenPipeError):
+                return ExitCode.DONE
+        return refuse(program, describe_os_error(error))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print_error(program, interrupted)
         return ExitCode.INTERRUPTED
+
+
+def refuse(program: str, message: str) -> int:
+    """Say what cannot be used; returns REFUSED."""
+    print_error(program, message)
+    return ExitCode.REFUSED
 
 
 def describe_os_error(error: OSError) -> str:
     """One sentence: which file, and what is wrong with it."""
+    if error.errno is None and error.filename is None:
+        return str(error)
     name = error.filename if error.filename is not None else "a file or the standard output"
     name = os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else str(name)
-    if error.errno == errno.ENAMETOOLONG and len(name) > 80:
+    if error.errno == errno.ENAMETOOLONG and len(name) > MAX_NAME:
         name = f"{name[:40]}...{name[-20:]} ({len(name)} characters)"
     return f"{name} cannot be used: {error.strerror or error}"
 
 
-def _refused(program: str, message: str) -> int:
-    text = "\n".join(printable(line) for line in f"{program}: {message}".split("\n"))
-    print(text, file=sys.stderr, flush=True)
-    return ExitCode.REFUSED
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give OSErrors without a file name that of `path`: writes to an open file carry none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
-def _silence_stdout() -> None:
-    """Keep the interpreter from flushing to a pipe that is closed when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _run_and_flush(work: Callable[[], int]) -> int:
+    try:
+        code = work()
+    except SystemExit:  # argparse, after --help or a wrong argument
+        _flush()
+        raise
+    _flush()
+    return code
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _stdout_is_gone(error: OSError) -> bool:
+    if error.filename == STDOUT or isinstance(error, BrokenPipeError):
+        return True
+    try:
+        _flush()
+    except OSError:
+        return True
+    return False
+
+
+def _open_standard_streams() -> None:
+    """Take descriptors 0 to 2 where they are closed: the next file that is opened would become standard output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

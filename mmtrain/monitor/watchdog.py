@@ -2,15 +2,15 @@
 
 import faulthandler
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmtrain.config.schema import SurvivalConfig
+from mmtrain.io.command import ExitCode
+from mmtrain.io.console import print_error
 from mmtrain.monitor.status import RunStatus
-from mmtrain.parallel.launch import REFUSED
 
 STACKS = "stacks"
 POLLS = 20  # looks at the clock within the time allowed
@@ -83,8 +83,8 @@ class Watchdog:
                 print(sentence, file=file, flush=True)
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as fault:
-            print(f"{folder} could not be written: {fault}", file=sys.stderr)
+            print_error("mmtrain", f"{folder} could not be written: {fault}")
         self.status.end("failed", sentence, can_resume=True)
-        print(f"mmtrain: {sentence}", file=sys.stderr, flush=True)
+        print_error("mmtrain", sentence)
         time.sleep(GRACE_SECONDS)
-        os._exit(REFUSED)  # nothing that hangs can be wound up
+        os._exit(ExitCode.RESUMABLE)  # nothing that hangs can be wound up

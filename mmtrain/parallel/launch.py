@@ -2,13 +2,15 @@
 
 import os
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mmtrain.io.command import ExitCode, describe_os_error
+from mmtrain.io.console import print_error
+from mmtrain.io.errors import InputError
 from mmtrain.parallel.signals import Signals, name_of
 
 EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
@@ -17,17 +19,15 @@ EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
     "`torch.distributed.all_gather_into_tensor` is deprecated",
     "`torch.distributed.reduce_scatter_tensor` is deprecated",
 )
-REFUSED = 2  # exit code of a run that cannot start or go on as it was asked for
-SAVED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, and wants to be started again
+PROGRAM = "mmtrain"  # that begins every message of a rank
 HEAD_START_SECONDS = 2.0
-LOST = 3  # exit code of a rank whose neighbour ended or did not answer in time
 LAUNCHER_SECONDS = 10.0  # for the launcher to notice that a rank has ended, and to end the others
 # What torch says where another rank is at fault: gloo's words as its errors have no type, else the type.
 LOST_WORDS = ("by peer", "gloo/transport", "caused pair closure", "Timed out waiting")
 LOST_TYPES = ("DistBackendError", "DistNetworkError", "DistStoreError")
 
 
-class RunStopped(Exception):
+class RunStopped(InputError):
     """A run that cannot go on as it was asked; every rank finds it at the same step."""
 
 
@@ -70,42 +70,44 @@ def hush_expected_warnings() -> None:
 def in_one_sentence(
     work: Callable[[], int], launch: Launch, refusals: tuple[type[Exception], ...], signals: Signals | None = None
 ) -> int:
-    """The exit code of `work`; one of `refusals` becomes its message on stderr and exit code 2, without a traceback.
+    """The exit code of `work`; one of `refusals` or an OSError becomes its message on stderr and exit code REFUSED.
 
     What every rank finds is said by the first one only: the others give it a head start, because a launcher ends all
-    ranks as soon as one has ended. What only one rank finds is said by that one. A rank that is left alone waits for
-    the launcher to end it: why the other one ended is for that one to say, and for its exit code. Where no launcher
-    does, it says at which step it lost the other, and its exit code is 3. A run that saved on a signal ends with 75.
+    ranks as soon as one has ended. What only one rank finds, and what its machine refuses it, is said by that one. A
+    rank that is left alone waits for the launcher to end it: why the other one ended is for that one to say, and for
+    its exit code. Where no launcher does, it says at which step it lost the other, and ends with PEER_LOST. A run that
+    saved on a signal ends with RESUMABLE.
     """
     try:
         return work()
     except Preempted as ended:
         if launch.rank == 0:
-            print(f"mmtrain: {ended}; the same command goes on from there", file=sys.stderr, flush=True)
-        return SAVED
+            print_error(PROGRAM, f"{ended}; the same command goes on from there")
+        return ExitCode.RESUMABLE
+    except KeyboardInterrupt:
+        if launch.rank == 0:
+            print_error(PROGRAM, "interrupted; the same command goes on from the last checkpoint")
+        return ExitCode.INTERRUPTED
     except refusals as refusal:
         if launch.rank != 0:
             time.sleep(HEAD_START_SECONDS)
         if launch.rank == 0 or getattr(refusal, "of_one_rank", False):
-            print(f"mmtrain: {refusal}", file=sys.stderr, flush=True)
-        return REFUSED
+            print_error(PROGRAM, str(refusal))
+        return ExitCode.REFUSED
     except Exception as error:
-        if not lost_another_rank(error, launch):
+        if lost_another_rank(error, launch):
+            return _end_alone(error, launch, signals or Signals())
+        if not isinstance(error, OSError):
             raise
-        signals = signals or Signals()
-        signals.wait(LAUNCHER_SECONDS)
-        if not signals.received:
-            print(f"mmtrain: {_loss(error, launch)}", file=sys.stderr, flush=True)
-        return LOST
+        print_error(PROGRAM, describe_os_error(error))
+        return ExitCode.REFUSED
 
 
-def or_refused(work: Callable[[], int], refusals: tuple[type[Exception], ...]) -> int:
-    """The exit code of `work` in a program of one process; one of `refusals` becomes its message and exit code 2."""
-    try:
-        return work()
-    except refusals as refusal:
-        print(f"mmtrain: {refusal}", file=sys.stderr)
-        return REFUSED
+def _end_alone(error: Exception, launch: Launch, signals: Signals) -> int:
+    signals.wait(LAUNCHER_SECONDS)
+    if not signals.received:
+        print_error(PROGRAM, _loss(error, launch))
+    return ExitCode.PEER_LOST
 
 
 def cause_of(error: BaseException, launch: Launch, refusals: tuple[type[Exception], ...]) -> str:
@@ -114,6 +116,10 @@ def cause_of(error: BaseException, launch: Launch, refusals: tuple[type[Exceptio
         return str(error)
     if lost_another_rank(error, launch):
         return _loss(error, launch)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError):
+        return f"rank {launch.rank}: {describe_os_error(error)}"
     said = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
     return f"rank {launch.rank} failed{getattr(error, 'where', '') and ' ' + error.where}: {said}"
 

@@ -71,23 +71,23 @@ def test_an_index_is_made_once_and_asked_in_words(
 def test_what_does_not_fit_is_one_sentence(
     exported: Path, album: Path, tmp_path: Path, search: Callable[..., Ended]
 ) -> None:
-    from mmtrain.checkpoint.faults import CheckpointError
-    from mmtrain.deploy.pictures import open_twin
+    from mmtrain.deploy.models import load_model
     from mmtrain.deploy.search import PictureIndex
     from mmtrain.hf import VLBertForImageTextRetrieval
+    from mmtrain.io.errors import InputError
 
     other = tmp_path / "other"
     shutil.copytree(exported / "export", other)
-    model = open_twin(other, VLBertForImageTextRetrieval)
+    model = load_model(other, VLBertForImageTextRetrieval)
     PictureIndex((str(album / "0.png"),), np.zeros((1, 16), np.float32), "another space").save(tmp_path / "index.npz")
-    with pytest.raises(CheckpointError, match="index.npz was made with another model; make it anew"):
+    with pytest.raises(InputError, match="index.npz was made with another model; make it anew"):
         PictureIndex.load(tmp_path / "index.npz", model)
-    with pytest.raises(CheckpointError, match="broken.png is no index that can be read"):
+    with pytest.raises(InputError, match="broken.png is no index that can be read"):
         PictureIndex.load(album / "broken.png", model)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"num_pieces": 7}))
     ended = search(other, QUERY, "--images", album)
     assert ended.code == 2 and "but the model was trained with one of 7; bring back its own" in ended.said, ended.said
     (other / "config.json").write_text(json.dumps(config | {"model_type": "clip"}))
-    with pytest.raises(CheckpointError, match="is a model of type 'clip'; wanted an export"):
-        open_twin(other, VLBertForImageTextRetrieval)
+    with pytest.raises(InputError, match="is a model of type 'clip'; wanted an export"):
+        load_model(other, VLBertForImageTextRetrieval)

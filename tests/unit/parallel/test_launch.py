@@ -2,8 +2,9 @@
 
 import pytest
 
+from mmtrain.io.command import ExitCode
 from mmtrain.parallel import launch as launching
-from mmtrain.parallel.launch import LOST, REFUSED, Launch, RunStopped, in_one_sentence, on_this_rank
+from mmtrain.parallel.launch import Launch, RunStopped, in_one_sentence, on_this_rank
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def failing(error: Exception) -> int:
 def test_what_every_rank_finds_is_said_by_the_first(
     number: int, speaks: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert in_one_sentence(lambda: failing(RunStopped("no")), rank(number), (RunStopped,)) == REFUSED
+    assert in_one_sentence(lambda: failing(RunStopped("no")), rank(number), (RunStopped,)) == ExitCode.REFUSED
     assert capsys.readouterr().err == ("mmtrain: no\n" if speaks else "")
 
 
@@ -33,7 +34,7 @@ def test_what_one_rank_finds_amid_the_run_is_said_by_that_one(capsys: pytest.Cap
         with on_this_rank(ValueError, lambda: "in step 7"):
             raise ValueError("bad shard")
 
-    assert in_one_sentence(work, rank(1), (ValueError,)) == REFUSED
+    assert in_one_sentence(work, rank(1), (ValueError,)) == ExitCode.REFUSED
     assert capsys.readouterr().err == "mmtrain: bad shard\n"
 
 
@@ -54,10 +55,10 @@ def test_a_rank_that_lost_another_says_where_it_stood(error: Exception, capsys: 
         with on_this_rank(ValueError, lambda: "in step 7"):
             raise error
 
-    assert in_one_sentence(work, rank(1), (ValueError,)) == LOST
+    assert in_one_sentence(work, rank(1), (ValueError,)) == ExitCode.PEER_LOST
     said = capsys.readouterr().err
     assert said.startswith("mmtrain: rank 1 stopped in step 7: another rank ended") and said.count("\n") == 1
-    assert in_one_sentence(lambda: failing(type(error)(str(error))), rank(0), ()) == LOST
+    assert in_one_sentence(lambda: failing(type(error)(str(error))), rank(0), ()) == ExitCode.PEER_LOST
     assert "rank 0 stopped while the ranks came together" in capsys.readouterr().err
 
 
