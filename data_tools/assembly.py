@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from data_tools.accounting import Accounts
 from data_tools.duplicates import SeenImages
 from data_tools.left_out import LeftOut, Tally
 from data_tools.pack import LEFT_OUT_NAME, shard_path
@@ -27,14 +28,17 @@ class BuildReport:
 
     num_packed: int
     num_shards: int
-    left_out: Tally
+    left_out: Tally  # samples
+    losses: Tally  # captions and values of samples that are in the shards
+    accounts: Accounts
 
 
 def report_of(folder: Path) -> BuildReport:
     """What came of a build that is finished, as its manifest says."""
     manifest = read_manifest(folder)
-    tally = Tally(Counter(manifest.statistics["left_out"]))
-    return BuildReport(manifest.num_samples, len(manifest.shards), tally)
+    left_out, losses = (Tally(Counter(manifest.statistics[name])) for name in ("left_out", "left_out_of_samples"))
+    accounts = Accounts.of(manifest.statistics)
+    return BuildReport(manifest.num_samples, len(manifest.shards), left_out, losses, accounts)
 
 
 class Assembly:
@@ -44,7 +48,7 @@ class Assembly:
         self._folder, self._workshop, self._workers = folder, workshop, workers
         self._plan = workshop.read_plan()
         self._selection = Selection(CutRules(**self._plan.settings["cut"]), _seen_before(self._plan))
-        self._survey, self._tally = Survey(), Tally()
+        self._survey, self._tally, self._losses, self._accounts = Survey(), Tally(), Tally(), Accounts()
         self._packing: dict[int, int] = {}  # shard -> the first chunk that it reads
         self._num_forgotten = 0  # chunks whose images are gone
 
@@ -72,11 +76,17 @@ class Assembly:
                 self._pack(decided)
                 continue
             table.add(decided)
+            record = decided.record
+            self._accounts.enter(record, apart=self._selection.rules.apart)
             if decided.shard is None:
-                record = decided.record
                 one = LeftOut(record.source, record.key, record.reason, record.detail)
                 left_out.write(one.line())
                 self._tally.add(one)
+                continue
+            for loss in record.losses:
+                one = LeftOut(record.source, record.key, loss.reason, loss.detail, kept=True)
+                left_out.write(one.line())
+                self._losses.add(one)
         self._forget_images(chunk + 1)
         return len(records)
 
@@ -108,11 +118,13 @@ class Assembly:
             raise DataError(_nothing(plan, self._tally))
         entries = [self._workshop.read_entry(number) for number in range(num_shards)]
         assert all(entries), "a shard was packed without a note of it"
+        self._accounts.check(plan.num_rows, sum(entry.num_samples for entry in entries))
         self._survey.num_bytes = sum(entry.bytes for entry in entries)
-        statistics = {**self._survey.record(), "left_out": self._tally.counts()}
+        left_out = {"left_out": self._tally.counts(), "left_out_of_samples": self._losses.counts()}
+        statistics = {**self._survey.record(), **self._accounts.record(), **left_out}
         write_manifest(self._folder, entries, source=plan.source, settings=plan.settings, statistics=statistics)
         self._workshop.remove()
-        return BuildReport(self._selection.num_samples, num_shards, self._tally)
+        return BuildReport(self._selection.num_samples, num_shards, self._tally, self._losses, self._accounts)
 
 
 def _seen_before(plan: Plan) -> SeenImages:

@@ -24,7 +24,7 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", metavar="INPUT", help=INPUT_HELP)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that gets the shards")
     add_flags(parser)
-    parser.add_argument("--strict", action="store_true", help=f"exit with {LEFT_SOME_OUT} if any sample is left out")
+    parser.add_argument("--strict", action="store_true", help=f"exit with {LEFT_SOME_OUT} if anything is left out")
     add_processes(parser)
     parser.add_argument(
         "--part", type=part, metavar="I/N", help="prepare only part I of N, from 0; `mmdata merge OUT` then packs"
@@ -49,7 +49,7 @@ def build(arguments: argparse.Namespace) -> int:
         say(f"part {number} of {count} is prepared; when all are, `mmdata merge {arguments.out}` packs them")
         return 0
     _tell(report, arguments.out, time.monotonic() - start)
-    return LEFT_SOME_OUT if report.left_out and arguments.strict else 0
+    return LEFT_SOME_OUT if (report.left_out or report.losses) and arguments.strict else 0
 
 
 def merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,15 +67,20 @@ def merge(arguments: argparse.Namespace) -> int:
 
 def _tell(report: BuildReport, out: Path, seconds: float) -> None:
     say(f"{report.num_packed} pairs in {report.num_shards} shards in {out}: written in {seconds:.1f} s")
+    say(str(report.accounts))
+    if report.left_out or report.losses:
+        print_table(_reasons_table(report.left_out, report.losses), is_result=False)
+    if report.losses:
+        say(f"{len(report.losses)} captions or values of samples that are kept are named in {out / LEFT_OUT_NAME}")
     if report.left_out:
-        print_table(_reasons_table(report.left_out), is_result=False)
         say(f"{len(report.left_out)} left out; all are named in {out / LEFT_OUT_NAME} and {out / TABLE_NAME}")
 
 
-def _reasons_table(left_out: Tally) -> PlainTable:
+def _reasons_table(left_out: Tally, losses: Tally) -> PlainTable:
     """What was left out, by reason, with examples."""
-    table = PlainTable("left out because of", "samples", "for example", title_justify="left")
-    for reason, count in left_out.counts().items():
-        more = ", ..." if count > MAX_EXAMPLES else ""
-        table.add_row(reason, str(count), ", ".join(left_out.examples.get(reason, ())) + more)
+    table = PlainTable("left out because of", "times", "for example", title_justify="left")
+    for tally, what in ((left_out, ""), (losses, " (in samples that are kept)")):
+        for reason, count in tally.counts().items():
+            more = ", ..." if count > MAX_EXAMPLES else ""
+            table.add_row(reason + what, str(count), ", ".join(tally.examples.get(reason, ())) + more)
     return table

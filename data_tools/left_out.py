@@ -20,12 +20,13 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A sample that is in no shard."""
+    """A sample that is in no shard, or a caption or value that is in no sample."""
 
     source: str  # the image as the input names it, or the line where it names none
     key: str  # the key that it would have got
     reason: str
     detail: str = ""
+    kept: bool = False  # whether the sample itself is in a shard
 
     def line(self) -> bytes:
         """One line of left_out.jsonl, which is UTF-8 always.

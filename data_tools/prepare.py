@@ -188,6 +188,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
         look=prepared.look.hex() if prepared.look else "",
         num_captions_read=found.captions.num_read,
         num_captions_repeated=found.captions.num_repeated,
+        num_captions_lost=len(found.captions.losses),
         losses=found.captions.losses + found.losses,
     )
 

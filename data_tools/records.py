@@ -27,6 +27,7 @@ class Record:
     look: str = ""  # hex
     num_captions_read: int = 0  # of the input, those left out among them
     num_captions_repeated: int = 0  # equal to an earlier one of the row
+    num_captions_lost: int = 0  # rejected, though the row stays
     losses: tuple[Loss, ...] = ()  # captions and values left out though the row stays
 
     @property
