@@ -85,6 +85,7 @@ def train(
                 score()
             if due(step, plan.checkpoint.save_every):
                 save(waits=False)
+    stream.check_at_end(engine.summed)
     save(waits=True)
     return score() if plan.data.heldout else None
 

@@ -1,7 +1,7 @@
 """The held-out split: the first pairs of it, in order, the same at every evaluation."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,14 +14,15 @@ from mmtrain.data.faults import DataError, FaultTally
 from mmtrain.data.places import Access
 from mmtrain.data.question_schema import Question, parse_questions
 from mmtrain.data.questions import Asking
-from mmtrain.data.samples import BadSample, Look, Sample, SampleReader
+from mmtrain.data.samples import BadSample, Draft, Look, Sample, SampleReader, bad_sample
 from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Layout, collate
-from mmtrain.data.table import SampleError, SampleTable
+from mmtrain.data.table import SampleError, SampleTable, as_captions
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.records import Batch
 
 KNOB = "data.heldout"
+NUM_IMAGES_TRIED = 16  # that are decoded before a run begins; all others when they are scored
 NUM_REMEMBERED = 1024  # decoded samples, when they are met again and again in other pairs
 
 
@@ -56,6 +57,7 @@ class HeldOut:
     ) -> None:
         access = Access(data)
         self._table = SampleTable(open_shards(data.heldout, access, KNOB), access)
+        self._table.shards.refuse_replaced()
         self._model, self._needs_images = model, needs_images
         self.tokenizer = tokenizer
         look = Look(model.image_size, is_needed=needs_images)
@@ -64,11 +66,15 @@ class HeldOut:
         )
         self._twin_reader = replace(self._reader, caption_of=self._twin_caption)
         self._tally = FaultTally(KNOB, data.max_bad_share)
-        self._tally.add(self._table.faults, 0)
+        self._tally.log(self._table.faults)
+        self._tally.judge_damage(self._table.faults, self._table.shards.num_lost, len(self._table))
+        self._bad: set[int] = set()  # numbers in the table of the samples that cannot be used, as far as is known
         self._numbers, self.questions = self._entries(num_pairs)
         self._length = len(self._numbers)
+        self._facts = [self._parsed(number) for number in self._numbers]
         self.captions: tuple[str | None, ...] = tuple(self._caption(sample) for sample in range(self._length))
         self.twins: tuple[Twin | None, ...] = tuple(self._twin(sample) for sample in range(self._length))
+        self._look_through()
 
     def __len__(self) -> int:
         return self._length
@@ -80,21 +86,38 @@ class HeldOut:
 
     def metadata(self, sample: int) -> dict[str, Any]:
         """What the set says beside a sample; empty where it cannot be read."""
-        try:
-            return self._table.metadata(self._numbers[sample])
-        except SampleError:
-            return {}
+        return self._facts[sample]
 
     def references(self, sample: int) -> list[str]:
-        """All captions of a sample that has one."""
+        """All captions of a sample that has one, without empty ones, which are named in the log.
+
+        SampleError where its list of captions holds anything but texts. "captions" that are no list are the user's
+        own metadata.
+        """
         several = self.metadata(sample).get("captions")
-        return (
-            [str(caption) for caption in several] if isinstance(several, list) and several else [self.captions[sample]]
-        )
+        found = as_captions({"captions": several}) if isinstance(several, list) else []
+        if isinstance(several, list) and len(found) < len(several):
+            self._tally.log([self._table.fault(self._numbers[sample], "an empty one of its captions is no reference")])
+        return found or [self.captions[sample]]
+
+    def all_references(self) -> list[list[str] | None]:
+        """The references of every sample, None for one that cannot be used; DataError where too many cannot."""
+        found: list[list[str] | None] = []
+        for sample, number in enumerate(self._numbers):
+            try:
+                found.append(None if number in self._bad else self.references(sample))
+            except SampleError as error:
+                self._note_bad([bad_sample(number, error)])
+                found.append(None)
+        if not any(found):
+            self._tally.refuse_none_usable(len(self))
+        self._judge()
+        return found
 
     def image_name(self, sample: int) -> int | str:
         """What the public servers know the image by: its number in COCO, else its key."""
-        return self.metadata(sample).get("coco_id", self._table.name(self._numbers[sample])[1])
+        number = self.metadata(sample).get("coco_id")
+        return number if _is_name(number) else self._table.name(self._numbers[sample])[1]
 
     def question_name(self, sample: int) -> int | str:
         """What the public servers know the question by, else the key of its image and its number there."""
@@ -124,12 +147,10 @@ class HeldOut:
             places = start + dp_rank * batch_size + np.arange(batch_size)
             samples = [self._read(place, twins) if place < self._length else None for place in places.tolist()]
             if not twins:
-                bad = [sample for sample in samples if isinstance(sample, BadSample)]
-                faults = [self._table.fault(each.sample, each.reason) for each in bad]
-                self._tally.add(faults, sum(sample is not None for sample in samples))
+                self._note_bad(sample for sample in samples if isinstance(sample, BadSample))
             image_size = self._model.image_size * self._needs_images
             yield collate(samples, places, Layout(batch_size, image_size, self._model.max_text_length), trim=trim)
-        self._tally.check(least_read=1)
+        self._judge()
 
     def paired(
         self, pairs: Sequence[tuple[int, int]], batch_size: int, *, dp: int = 1, dp_rank: int = 0, trim: bool = True
@@ -157,7 +178,7 @@ class HeldOut:
             try:
                 found += [(number, question) for question in parse_questions(self._table.metadata(number))]
             except SampleError as error:
-                self._tally.add([self._table.fault(number, str(error))], 1)
+                self._note_bad([bad_sample(number, error)])
         if not found:
             raise DataError(
                 f"{KNOB} holds no questions; `mmdata build --vqa` takes those of VQA v2, `mmdata synth` makes some up"
@@ -169,24 +190,57 @@ class HeldOut:
         question = self.questions[sample] if self.questions else None
         return reader.read(self._numbers[sample], question=question)
 
+    def _look_through(self) -> None:
+        """Read the texts of all samples and the images of some; DataError where the split could not be scored.
+
+        It is used for the first time long after a run has begun, so what is wrong with it is looked for before.
+        """
+        num_usable = 0
+        for sample, number in enumerate(self._numbers):
+            draft = self._reader.draft(number, question=self.questions[sample] if self.questions else None)
+            is_tried = isinstance(draft, Draft) and (sample < NUM_IMAGES_TRIED or not num_usable)
+            read = self._reader.finish(draft) if is_tried else draft
+            if isinstance(read, BadSample):
+                self._note_bad([read])
+            else:
+                num_usable += 1
+        if not num_usable:
+            self._tally.refuse_none_usable(len(self))
+        self._judge()
+
+    def _note_bad(self, bad: Iterable[BadSample]) -> None:
+        """Log the samples that cannot be used, each once, and keep their numbers."""
+        for each in bad:
+            self._bad.add(each.sample)
+            self._tally.log([self._table.fault(each.sample, each.reason)])
+
+    def _judge(self) -> None:
+        """DataError where too many samples cannot be used, as far as this rank has seen them."""
+        self._tally.judge(len(self._bad), len({*self._numbers, *self._bad}))
+
+    def _parsed(self, number: int) -> dict[str, Any]:
+        try:
+            return self._table.metadata(number)
+        except SampleError:
+            return {}  # named and counted when the sample is looked through
+
     def _caption(self, sample: int) -> str | None:
         if self.questions:
             return self.questions[sample].text
         try:
-            return self._table.caption(sample)
+            return self._table.caption(self._numbers[sample])
         except SampleError:
-            return None  # counted and logged when the sample is read for a batch
+            return None  # named and counted when the sample is looked through
 
     def _twin(self, sample: int) -> Twin | None:
-        if self.questions:
+        """The twin caption of a sample; other things that its metadata calls so are the user's own."""
+        said = self.metadata(sample).get("twin")
+        if self.questions or not isinstance(said, dict):
             return None
-        try:
-            said = self._table.metadata(sample).get("twin")
-        except SampleError:
+        caption, kind = said.get("caption"), said.get("kind", "")
+        if not isinstance(caption, str) or not isinstance(kind, str) or not caption.strip():
             return None
-        if not isinstance(said, dict) or "caption" not in said:
-            return None
-        return Twin(str(said["caption"]), str(said.get("kind", "")))
+        return Twin(caption, kind)
 
     def _twin_caption(self, sample: int) -> str:
         twin = self.twins[sample]
@@ -199,3 +253,8 @@ def _paired(shown: Sample | BadSample, said: Sample | BadSample) -> Sample | Non
     if isinstance(shown, BadSample) or isinstance(said, BadSample):
         return None
     return replace(said, image_CHW=shown.image_CHW, image_id=shown.image_id)
+
+
+def _is_name(said: object) -> bool:
+    """Whether this is a number or a text that something can be known by."""
+    return (isinstance(said, int) and not isinstance(said, bool)) or (isinstance(said, str) and said != "")

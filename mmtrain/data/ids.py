@@ -9,7 +9,7 @@ NUM_SAMPLED_BYTES = 1024  # of the start, the middle and the end of an image tha
 def id_of(said: object) -> int | None:
     """What stands for a name or a text; None where nothing was said."""
     named = isinstance(said, (str, int)) and said != ""
-    return _number(str(said).encode()) if named else None
+    return _number(str(said).encode(errors="surrogatepass")) if named else None
 
 
 def id_of_image(content: bytes | memoryview) -> int:

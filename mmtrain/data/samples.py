@@ -1,7 +1,12 @@
-"""One sample, ready to be laid into a batch: read, decoded, cropped, tokenized and masked."""
+"""One sample, ready to be laid into a batch: read, decoded, cropped, tokenized and masked.
+
+Whatever is raised while one sample is read makes one BadSample, and never ends the run: the bytes come from outside,
+and decoders, parsers and tokenizers raise nearly anything on them. `SampleReader` is the one place where that happens.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +52,17 @@ class BadSample:
 
     sample: int  # its number in the table; with pairs broken apart perhaps not the one that was asked for
     reason: str
+
+
+def bad_sample(sample: int, error: Exception) -> BadSample:
+    """The bad sample that `error` makes; of an error that nobody foresaw the reason tells type, file and line."""
+    if isinstance(error, SampleError | ImageError):
+        return BadSample(sample, str(error))
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return BadSample(sample, f"cannot be read ({type(error).__name__}{where}: {error})")
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ class SampleReader:
         draft = self.draft(sample, epoch, question)
         return draft if isinstance(draft, BadSample) else self.finish(draft)
 
-    def draft(self, sample: int, epoch: int, question: Question | None = None) -> Draft | BadSample:
+    def draft(self, sample: int, epoch: int = 0, question: Question | None = None) -> Draft | BadSample:
         """All of the sample but its pixels: whoever reads many makes drafts of all first, which is quicker."""
         shown = sample if self.image_of is None else int(self.image_of[sample])
         at_fault = shown
@@ -121,8 +137,8 @@ class SampleReader:
                 text, finished = self._captioned(sample, epoch, image_id, found, said)
             else:
                 text, finished = self._asked(sample, epoch, image_id, question, said)
-        except SampleError as error:
-            return BadSample(at_fault, str(error))
+        except Exception as error:
+            return bad_sample(at_fault, error)
         return Draft(sample, epoch, shown, content, text, finished)
 
     def _captioned(
@@ -164,9 +180,9 @@ class SampleReader:
                 check(draft.content)
                 return draft.sample_without_image
             pixels_CHW = decode(draft.content)
-        except ImageError as error:
-            return BadSample(draft.shown, str(error))
-        return replace(draft.sample_without_image, image_CHW=self._augment(pixels_CHW, draft, out_HWC))
+            return replace(draft.sample_without_image, image_CHW=self._augment(pixels_CHW, draft, out_HWC))
+        except Exception as error:
+            return bad_sample(draft.shown, error)
 
     def _caption(
         self, sample: int, epoch: int, found: dict[str, Content | None], said: dict

@@ -51,8 +51,11 @@ class Sets:
         ]
         if not self.parts:
             raise DataError(f"{KNOB} names no place; give it a folder of shards, a tar file or a pattern")
+        for part in self.parts:
+            part.table.shards.refuse_replaced()
         self._starts = [0, *accumulate(len(part.table) for part in self.parts)]
         self.faults: list[Fault] = [fault for part in self.parts for fault in part.table.faults]
+        self.num_lost = sum(part.table.shards.num_lost for part in self.parts)
 
     @property
     def digest(self) -> str:
@@ -96,6 +99,9 @@ class Sets:
         """A fault that names a bad sample, whose number counts over all sets."""
         number, own = self.place(bad.sample)
         return self.parts[number].table.fault(own, bad.reason)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
 
     def start(self, number: int) -> int:
         """Number of the first sample of a set."""

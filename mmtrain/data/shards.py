@@ -5,6 +5,7 @@ walked. Kept per shard: its location, two integers, nothing of its samples.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from mmtrain.data.faults import DataError, Fault
+from mmtrain.data.index import index_path
 from mmtrain.data.manifest import FILE_NAME, Manifest, ShardEntry, parse_manifest, read_manifest
 from mmtrain.data.places import Access
+from mmtrain.data.sidecar import decode
 from mmtrain.data.sources import TAR_SUFFIX, data_errors, list_shards
+from mmtrain.io.file_kinds import describe_file
 from mmtrain.io.paths import expand_url
 from mmtrain.io.text import redact
 from mmtrain.io.urls import (
@@ -31,6 +35,7 @@ from mmtrain.io.urls import (
 )
 
 UNKNOWN_BYTES = -1
+A_TAR = "a tar archive"  # what describe_file calls one
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,7 @@ class Shards:
     tar_bytes: np.ndarray  # int64 [shards]: what the manifest says, UNKNOWN_BYTES without one
     digest: str  # tells sets apart: another set, or the same in other shards, gives another one
     faults: tuple[Fault, ...]  # what walking found; of a shard in a manifest, that is what building found
+    num_lost: int = 0  # samples that damage has taken from the shards, as far as can be told
 
     @property
     def num_samples(self) -> int:
@@ -52,6 +58,26 @@ class Shards:
         """The file name of a shard."""
         return shown_name(self.locations[shard])
 
+    def refuse_replaced(self) -> None:
+        """DataError where a local shard is not as long as its manifest says; one call of stat(2) a shard."""
+        for location, expected in zip(self.locations, self.tar_bytes.tolist(), strict=True):
+            if expected != UNKNOWN_BYTES and not is_remote(location):
+                refuse_replaced(location, expected)
+
+
+def refuse_replaced(location: str, expected_bytes: int) -> None:
+    """DataError where a local shard is not as long as its manifest says: another file, a cut one, a git-lfs pointer."""
+    try:
+        found = os.stat(location).st_size
+        kind = None if found == expected_bytes else describe_file(location)
+    except OSError as error:
+        raise DataError(f"{location} cannot be read: {error.strerror}") from error
+    if found != expected_bytes:
+        raise DataError(
+            f"{location} is {found} bytes long, but its manifest says {expected_bytes}"
+            f"{'' if kind in (None, A_TAR) else f'; it is {kind}'}; bring back the right one, or build the set again"
+        )
+
 
 @dataclass(frozen=True)
 class _Counted:
@@ -60,6 +86,7 @@ class _Counted:
     tar_bytes: int
     checksum: str
     faults: tuple[Fault, ...] = ()
+    num_lost: int = 0
 
 
 def open_shards(places: Sequence[str], access: Access, knob: str = "data.train") -> Shards:
@@ -81,7 +108,8 @@ def open_shards(places: Sequence[str], access: Access, knob: str = "data.train")
         line = f"{file_name(shard.location)}\0{shard.num_samples}\0{shard.checksum}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     tar_bytes = np.array([shard.tar_bytes for shard in counted], np.int64)
-    return Shards(tuple(shard.location for shard in counted), starts, tar_bytes, digest.hexdigest(), faults)
+    num_lost = sum(shard.num_lost for shard in counted)
+    return Shards(tuple(shard.location for shard in counted), starts, tar_bytes, digest.hexdigest(), faults, num_lost)
 
 
 def _expand(place: str, knob: str) -> list[str]:
@@ -135,7 +163,19 @@ def _count(location: str, entry: ShardEntry | None, access: Access) -> _Counted:
     for extension, column in sidecar.columns.items():
         digest.update(extension.encode("utf-8", "surrogateescape") + column.tobytes())
     faults = tuple(Fault(name, key, reason) for key, reason in sidecar.faults)
-    return _Counted(location, sidecar.num_samples, UNKNOWN_BYTES, digest.hexdigest(), faults)
+    lost = max(sidecar.num_lost, _num_indexed(location) - sidecar.num_samples) if faults else 0
+    return _Counted(location, sidecar.num_samples, UNKNOWN_BYTES, digest.hexdigest(), faults, lost)
+
+
+def _num_indexed(location: str) -> int:
+    """Samples that a shard had when its index was written, 0 without one: of a tar cut since then, more than now."""
+    path = index_path(Path(location))
+    if is_remote(location) or not path.exists():
+        return 0
+    try:
+        return decode(path.read_bytes(), str(path)).num_samples
+    except (DataError, OSError):  # an index that cannot be read counts nothing, and the tar has been walked instead
+        return 0
 
 
 def _count_remote(url: str, access: Access, knob: str) -> list[_Counted]:

@@ -19,6 +19,7 @@ from mmtrain.data.faults import DataError
 
 FORMAT = "mmtrain-index/3"
 ABSENT = -1  # offset and size of a part that a sample does not have
+TAR_RECORD_BYTES = 2 * 10_240  # the last member's padding, the closing zeros and the rest of a record are shorter
 NO_SIZE = (0, 0)  # of an image that is not there or cannot be measured
 PREFERRED = {"image": ("jpg", "jpeg", "png", "webp"), "caption": ("txt",), "metadata": ("json",)}
 
@@ -39,6 +40,21 @@ class Sidecar:
     def keys(self) -> tuple[str, ...]:
         """The samples' keys, in the order of the tar."""
         return tuple(json.loads(self.keys_json))
+
+    @property
+    def num_lost(self) -> int:
+        """Samples that damage of the tar has taken, estimated: bytes behind the last sample over the mean of one.
+
+        0 without a fault; with faults at least one for each.
+        """
+        if not self.faults:
+            return 0
+        parts = [column[column[:, 0] != ABSENT] for column in self.columns.values()]
+        last = max((int(part.sum(axis=1).max()) for part in parts if len(part)), default=0)
+        spare = self.tar_bytes - last
+        # A whole tar ends with zeros up to a multiple of TAR_RECORD_BYTES.
+        unread = round(spare * self.num_samples / last) if spare > TAR_RECORD_BYTES and last else 0
+        return max(unread, len(self.faults))
 
     def parts(self, kind: str) -> np.ndarray:
         """Offset and size of the preferred part of a kind (image, caption, metadata) per sample, int64 [samples, 2]."""

@@ -99,7 +99,7 @@ class Slot:
                 image_HWC[:] = pixels_HWC
         if isinstance(sample, BadSample):
             arrays["bad_samples"][row] = sample.sample
-            arrays["reasons"][row] = sample.reason.encode()[:REASON_BYTES]
+            arrays["reasons"][row] = sample.reason.encode(errors="backslashreplace")[:REASON_BYTES]
         if not isinstance(sample, Sample):
             return
         count = len(sample.ids_T)

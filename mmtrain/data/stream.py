@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -90,7 +90,10 @@ class Stream:
         self._tally = FaultTally(KNOB, data.max_bad_share)
         # What indexing found belongs to no rank, so one of them counts it.
         self._tally.add(self._sets.faults if dp_rank == 0 else [], 0)
+        self._num_bad_before = self._tally.num_bad
+        self._tally.judge_damage(self._sets.faults, self._sets.num_lost, len(self._sets))
         self._step, self._delivered, self._waited = 0, "", 0.0
+        self._least_read = 1  # samples of which a share is judged at the end of an epoch or of the run
         self._left_out: set[int] = set()  # global batches, by their number in the order
         self._readers: Readers | None = None
         self._ahead: Iterator[tuple[Batch, list[BadSample]]] | None = None
@@ -106,7 +109,8 @@ class Stream:
         batches = []
         for _ in range(num_micro_batches):
             batch, bad = next(self._ahead)
-            self._tally.add([self._sets.fault(each) for each in bad], len(batch.places_B))
+            num_read = int((batch.has_image_B | batch.has_text_B).sum()) + len(bad)  # without places that stay empty
+            self._tally.add([self._sets.fault(each) for each in bad], num_read)
             batches.append(batch)
         self._waited += perf_counter() - started
         number = self._number(self._step)
@@ -116,8 +120,20 @@ class Stream:
         at_end_of_epoch = next_epoch > epoch
         if at_end_of_epoch and self._dp_rank == 0:
             self._list_tail(epoch)
-        self._tally.check(least_read=1 if at_end_of_epoch else NUM_READ_BEFORE_CHECK)
+        self._tally.check(least_read=self._least_read if at_end_of_epoch else NUM_READ_BEFORE_CHECK)
         return batches
+
+    def check_at_end(self, summed: Callable[[list[float]], list[float]]) -> None:
+        """DataError where too many of all samples that the run has read were bad, or all; every rank must call it.
+
+        `summed` adds numbers up over the data-parallel ranks. A run that only went on may have read few, of which a
+        share says little.
+        """
+        own = [float(self._tally.num_bad - self._num_bad_before), float(self._tally.num_read)]
+        num_bad, num_read = (int(total) for total in summed(own))
+        if num_read and num_bad == num_read:
+            self._tally.refuse_none_usable(num_read)
+        self._tally.judge(num_bad, num_read, self._least_read)
 
     def _micro_batches(self, first: int) -> Iterator[tuple[Batch, list[BadSample]]]:
         if not self._num_workers:
@@ -185,6 +201,7 @@ class Stream:
                 )
         self.close()
         self._step, self._delivered = int(state["step"]), str(state["order_hash"])
+        self._least_read = NUM_READ_BEFORE_CHECK if self._step else 1
         # What was left out since then stays left out.
         self._left_out |= set(state.get("left_out", ()))
 

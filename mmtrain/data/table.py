@@ -1,7 +1,5 @@
 """All samples of a set by number; of the shards' indexes only the last used are held, however many there are."""
 
-import json
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -10,8 +8,9 @@ import numpy as np
 from mmtrain.data.faults import DataError, Fault, SampleError
 from mmtrain.data.index import Part
 from mmtrain.data.places import Access
-from mmtrain.data.shards import UNKNOWN_BYTES, Shards
+from mmtrain.data.shards import UNKNOWN_BYTES, Shards, refuse_replaced
 from mmtrain.data.sidecar import ABSENT, PREFERRED
+from mmtrain.io.json_text import JsonError, strict_json
 from mmtrain.io.urls import is_remote
 
 KINDS = tuple(PREFERRED)
@@ -112,21 +111,12 @@ class SampleTable:
     def _columns(self, shard: int) -> np.ndarray:
         location, expected = self.shards.locations[shard], int(self.shards.tar_bytes[shard])
         if expected != UNKNOWN_BYTES and not is_remote(location):
-            _refuse_another(location, expected)
+            refuse_replaced(location, expected)
         sidecar = self._access.sidecar(location)
         count = int(self.shards.starts[shard + 1] - self.shards.starts[shard])
         if sidecar.num_samples != count:
             raise DataError(f"{location} holds {sidecar.num_samples} samples, not the {count} that it was listed with")
         return np.stack([sidecar.parts(kind) for kind in KINDS], axis=1)
-
-
-def _refuse_another(location: str, expected: int) -> None:
-    try:
-        found = os.stat(location).st_size
-    except OSError as error:
-        raise DataError(f"{location} cannot be read: {error.strerror}") from error
-    if found != expected:
-        raise DataError(f"{location} is {found} bytes long, but its manifest says {expected}; bring back the right one")
 
 
 def as_caption(content: Content | None) -> str:
@@ -143,11 +133,14 @@ def as_caption(content: Content | None) -> str:
 
 
 def as_captions(said: dict) -> list[str]:
-    """All captions of a sample that has several, stripped; none where its .json names none. SampleError if no texts."""
+    """All captions of a sample that has several, stripped, without empty ones; none where its .json names none.
+
+    SampleError where "captions" is not a list of texts: a null or a number is never read as a word.
+    """
     captions = said.get("captions", [])
-    if not isinstance(captions, list) or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise SampleError('its .json has "captions" that are no list of texts')
-    return [caption.strip() for caption in captions]
+    return [stripped for caption in captions if (stripped := caption.strip())]
 
 
 def as_image(content: Content | None) -> Content:
@@ -159,9 +152,12 @@ def as_image(content: Content | None) -> Content:
 
 
 def as_metadata(content: Content | None) -> dict:
-    """What a .json file says, empty where there is none; SampleError where it is not JSON."""
+    """What a .json file says, empty where there is none; SampleError where it is no JSON, too deep or not Unicode.
+
+    NaN is accepted: img2dataset writes it into KEY.json for numbers that it lacks.
+    """
     try:
-        said = json.loads(bytes(content)) if content else {}
-    except ValueError as error:
-        raise SampleError(f"its .json is not JSON ({error})") from error
+        said = strict_json(content, allow_nan=True) if content else {}
+    except JsonError as error:
+        raise SampleError(f"its .json cannot be used: {error}") from error
     return said if isinstance(said, dict) else {}

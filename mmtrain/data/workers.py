@@ -223,7 +223,7 @@ class Readers:
 
     def _say(self, number: int, error: Exception) -> None:
         text = str(error) if isinstance(error, DataError) else traceback.format_exc()[-NOTE_BYTES // 2 :]
-        said = f"{type(error).__name__}\n{text}".encode()[:NOTE_BYTES]
+        said = f"{type(error).__name__}\n{text}".encode(errors="backslashreplace")[:NOTE_BYTES]
         self._note[number * NOTE_BYTES : number * NOTE_BYTES + len(said)] = said
         os.write(self._answers_in, RECORD.pack(FAILED, NOTHING, number))
         time.sleep(END_SECONDS)  # the trainer ends it; were it gone first, its death would be told and not its words

@@ -12,7 +12,7 @@ from mmtrain.data.heldout import HeldOut
 from mmtrain.deploy.pictures import opened
 from mmtrain.hf import VLBertForImageCaptioning, VLBertForVisualQuestionAnswering
 from mmtrain.hf.processing import Picture
-from mmtrain.scores.truth import shares_right
+from mmtrain.scores.truth import as_scene, shares_right
 
 Write = Callable[[Sequence[Picture]], list[str]]  # one text a picture
 
@@ -84,7 +84,7 @@ def heldout_scores(model: VLBertForImageCaptioning, heldout: HeldOut, *, batch_s
     kept = [
         (number, scene)
         for number in range(len(heldout))
-        if (scene := heldout.metadata(number).get("scene")) and len(scene) == 2
+        if (scene := as_scene(heldout.metadata(number).get("scene"))) is not None
     ]
     pictures = [(image, scene) for number, scene in kept if (image := heldout.image(number)) is not None]
     if not pictures:

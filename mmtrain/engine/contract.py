@@ -29,6 +29,10 @@ class Engine(Protocol):
         """Scores of the held-out split, the same on every rank."""
         ...
 
+    def summed(self, values: list[float]) -> list[float]:
+        """Each of `values` summed over the data-parallel ranks."""
+        ...
+
     def held(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         """The rectangles of float32 weights (by name) and their moments (`exp_avg/NAME`, ...) that lie on this rank.
 

@@ -62,8 +62,8 @@ class Evaluation:
             scores = self._retrieval_scores(image_NE, text_NE, pair_N) | scores
             retrieved = tuple(self._best_texts(image_NE[: self.num_pictures], text_NE, pair_N))
         named = {"heldout": scores}
-        if twins:
-            named["twins"] = self._twin_scores(found, twins)
+        if twins and (of_twins := self._twin_scores(found, twins)):
+            named["twins"] = of_twins
         return EvalReport(scores=named, retrieved=retrieved)
 
     def _batches(self, twins: bool) -> Iterator[Batch]:
@@ -142,6 +142,8 @@ class Evaluation:
         pair_N = self._whole_split(found.kept["pair"]).tolist()
         kinds = [twin.kind if twin and whole else None for twin, whole in zip(self.heldout.twins, pair_N, strict=True)]
         scores: dict[str, float] = {"num_pairs": sum(kind is not None for kind in kinds)}
+        if not scores["num_pairs"]:  # every sample with a twin has an image that cannot be read
+            return {}
         for name, won_N in (("itm_accuracy", itm_N.tolist()), ("itc_accuracy", itc_N.tolist())):
             by_kind = defaultdict(list)
             for kind, won in zip(kinds, won_N, strict=True):

@@ -88,6 +88,9 @@ class ParallelEngine:
         self.states.model.eval()
         return self.evaluation.run(self.passes)
 
+    def summed(self, values: list[float]) -> list[float]:
+        return sum_floats(values, self.groups.data, self.device)
+
     def held(self) -> Iterator[tuple[Slice, torch.Tensor]]:
         for part in self.states.parts():
             yield from self._rectangles(part)

@@ -27,16 +27,18 @@ def strict_json(
     *,
     max_bytes: int | None = MAX_JSON_BYTES,
     max_depth: int = MAX_JSON_DEPTH,
+    allow_nan: bool = False,
 ) -> Any:
     """The value of a JSON text; JsonError where it is none, is too large or too deep, or holds NaN or a lone surrogate.
 
-    A byte order mark, UTF-16 and UTF-32 are accepted as json.loads accepts them. Costs about what json.loads costs.
+    `allow_nan` accepts NaN and infinities, which img2dataset and pandas write for missing numbers. A byte order mark,
+    UTF-16 and UTF-32 are accepted as json.loads accepts them. Costs about what json.loads costs.
     """
     text = _decoded(content, max_bytes)
-    value = _parsed(text, _STRICT)
+    value = _parsed(text, _LENIENT if allow_nan else _STRICT)
     # Only escapes yield surrogates, and only brackets depth: most texts need no walk through their values.
     if text.count("[") + text.count("{") > max_depth or _SURROGATE_ESCAPE.search(text) or _SURROGATE.search(text):
-        _refuse(value, max_depth)
+        _refuse(value, max_depth, allow_nan=allow_nan)
     return value
 
 
@@ -48,7 +50,7 @@ def lenient_json(content: bytes | bytearray | memoryview | str, *, max_bytes: in
     return _parsed(_decoded(content, max_bytes), _LENIENT)
 
 
-def json_fault(value: Any, *, max_depth: int = MAX_JSON_DEPTH) -> str:
+def json_fault(value: Any, *, max_depth: int = MAX_JSON_DEPTH, allow_nan: bool = False) -> str:
     """What keeps a value from being strict JSON, with its place, as "NaN at .score[2]"; empty where nothing does."""
     waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
     while waiting:
@@ -67,7 +69,7 @@ def json_fault(value: Any, *, max_depth: int = MAX_JSON_DEPTH) -> str:
                 waiting.append((inner, f"{place}.{name}", depth + 1))
         elif isinstance(one, list | tuple):
             waiting += [(inner, f"{place}[{number}]", depth + 1) for number, inner in enumerate(one)]
-        elif isinstance(one, float) and not math.isfinite(one):
+        elif isinstance(one, float) and not math.isfinite(one) and not allow_nan:
             return f"{_name_of(one)} at {place or 'the top'}"
         elif one is not None and not isinstance(one, bool | int | float):
             return f"{type(one).__name__}, which JSON cannot hold, at {place or 'the top'}"
@@ -103,8 +105,8 @@ def _parsed(text: str, decoder: json.JSONDecoder) -> Any:
         raise JsonError(f"not JSON ({error})") from error
 
 
-def _refuse(value: Any, max_depth: int) -> None:
-    if fault := json_fault(value, max_depth=max_depth):
+def _refuse(value: Any, max_depth: int, *, allow_nan: bool = False) -> None:
+    if fault := json_fault(value, max_depth=max_depth, allow_nan=allow_nan):
         raise JsonError(f"holds {fault}")
 
 

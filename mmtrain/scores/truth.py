@@ -21,6 +21,8 @@ RELATION = re.compile(
 STEPS = {"upper": -1, "above": -1, "over": -1, "lower": 1, "below": 1, "under": 1, "left": -1, "right": 1, None: 0}
 ROWS, COLUMNS = {"top": 0, "bottom": 1}, {"left": 0, "right": 1}
 Scene = Sequence[Mapping[str, Any]]
+NUM_JUDGED = 2  # things in a scene whose captions can be judged
+THING_KEYS = {"shape", "color", "size", "cell"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,25 @@ class Said:
     things: tuple[dict[str, str], ...]
     places: tuple[tuple[int, tuple[int, int]], ...]  # which thing, and its cell
     relations: tuple[tuple[int, tuple[int, int]], ...]  # which thing, and where it stands seen from the other
+
+
+def as_scene(said: object) -> Scene | None:
+    """A scene of two things in exactly the form that `mmdata synth` writes, else None.
+
+    "scene" is an ordinary word: whatever else people's metadata holds under it is theirs and is not judged.
+    """
+    if not isinstance(said, list) or len(said) != NUM_JUDGED or not all(_is_thing(thing) for thing in said):
+        return None
+    return said
+
+
+def _is_thing(said: object) -> bool:
+    if not isinstance(said, dict) or said.keys() != THING_KEYS:
+        return False
+    cell = said["cell"]
+    is_cell = isinstance(cell, list) and len(cell) == 2 and all(type(side) is int and side >= 0 for side in cell)
+    words = all(isinstance(said[name], str) and said[name] for name in ("shape", "color"))
+    return is_cell and words and said["size"] in ("small", "large")
 
 
 def read(caption: str) -> Said | None:
@@ -54,8 +75,8 @@ def right(caption: str, scene: Scene) -> dict[str, bool]:
     Words may name the things in any order: they are taken as it suits the caption best. Place is right where something
     is said of it and nothing said is false. ValueError for a scene of another number of things.
     """
-    if len(scene) != 2:
-        raise ValueError(f"a scene has {len(scene)} things; wanted 2")
+    if len(scene) != NUM_JUDGED:
+        raise ValueError(f"a scene has {len(scene)} things; wanted {NUM_JUDGED}")
     said = read(caption)
     if said is None:
         return dict.fromkeys((*ATTRIBUTES, "all"), False)

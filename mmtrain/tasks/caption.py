@@ -4,21 +4,21 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.heldout import HeldOut
-from mmtrain.engine.build import Place, build_evaluation, trims_texts
+from mmtrain.engine.build import Place, build_evaluation
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.passes import Passes
-from mmtrain.parallel.collectives import gathered_lists, told_by_last
 from mmtrain.records import EvalReport, Shown
 from mmtrain.scores.caption import caption_scores
-from mmtrain.scores.truth import right, shares_right
+from mmtrain.scores.truth import as_scene, right, shares_right
 from mmtrain.tasks.beams import Marks
-from mmtrain.tasks.writing import Tokens, Writer
+from mmtrain.tasks.split import texts_of_split
+from mmtrain.tasks.writing import Writer
 
 NAME = "captions"
-THINGS_TOLD = 2  # in a scene of the synthetic set whose captions can be judged
 
 
 class Captioning:
@@ -35,53 +35,37 @@ class CaptionScorer:
 
     def __init__(self, plan: RunConfig, place: Place, heldout: HeldOut) -> None:
         self.plan, self.place, self.heldout = plan, place, heldout
+        self.references = heldout.all_references()  # before anything is trained: it refuses what cannot be scored
+        self.scenes = [as_scene(heldout.metadata(sample).get("scene")) for sample in range(len(heldout))]
         self.plain = build_evaluation(plan, place, heldout)
         self.writer = Writer(plan, place, Marks.of(heldout.tokenizer))
 
     def run(self, passes: Passes) -> EvalReport:
         report = self.plain.run(passes)
-        written = self._written(passes)
+        write = partial(self.writer.write, passes)
+        written, is_whole = texts_of_split(self.plan, self.place, self.heldout, write)
         captions = [self.heldout.tokenizer.decode(tokens) for tokens in written]
-        whole = [sample for sample, caption in enumerate(self.heldout.captions) if caption is not None]
-        scores = self._scores([captions[sample] for sample in whole], whole)
+        whole = [sample for sample, own in enumerate(self.references) if own and is_whole[sample]]
+        scores = self._scores([captions[sample] for sample in whole], whole) if whole else {}
         rows = [{"image_id": self.heldout.image_name(sample), "caption": captions[sample]} for sample in whole]
         shown = tuple(self._shown(sample, captions[sample]) for sample in whole[: self.plan.eval.num_pictures])
         return replace(report, scores=report.scores | {NAME: scores}, answers={NAME: rows}, shown=shown)
 
     def _shown(self, sample: int, caption: str) -> Shown:
-        scene = self.heldout.metadata(sample).get("scene")
-        is_right = right(caption, scene)["all"] if is_judged(scene) else None
-        return Shown(sample, self.heldout.references(sample)[0], caption, is_right)
-
-    def _written(self, passes: Passes) -> list[Tokens]:
-        """What is written of each held-out sample in order, the same on every rank."""
-        groups = self.place.groups
-        batches = self.heldout.batches(
-            self.plan.train.micro_batch_size,
-            dp=groups.grid.dp,
-            dp_rank=groups.coord.dp,
-            trim=trims_texts(self.plan),
-        )
-        found: list[Tokens] = []
-        for written in self.writer.write(passes, batches):
-            found += gathered_lists(written, groups.data)
-        return told_by_last(found, groups.pipe)[: len(self.heldout)]
+        scene = self.scenes[sample]
+        is_right = None if scene is None else right(caption, scene)["all"]
+        return Shown(sample, self.references[sample][0], caption, is_right)
 
     def _scores(self, captions: Sequence[str], samples: Sequence[int]) -> dict[str, float]:
-        references = [self.heldout.references(sample) for sample in samples]
+        references = [self.references[sample] for sample in samples]
         scores: dict[str, float] = caption_scores(captions, references)
         constant = most_central(references)
         scores |= _of_constant(caption_scores([constant] * len(samples), references))
-        scenes = [self.heldout.metadata(sample).get("scene") for sample in samples]
-        if all(is_judged(scene) for scene in scenes):
+        scenes = [scene for sample in samples if (scene := self.scenes[sample]) is not None]
+        if len(scenes) == len(samples):
             scores |= shares_right(captions, scenes)
             scores |= _of_constant(shares_right([constant] * len(samples), scenes))
         return scores | {"num_images": len(samples), "num_words_per_caption": _mean_words(captions)}
-
-
-def is_judged(scene: object) -> bool:
-    """Whether captions of such a scene can be told right from wrong."""
-    return isinstance(scene, list) and len(scene) == THINGS_TOLD
 
 
 def most_central(references: Sequence[Sequence[str]]) -> str:
@@ -91,7 +75,7 @@ def most_central(references: Sequence[Sequence[str]]) -> str:
     """
     seen = Counter(word for several in references for word in {word for text in several for word in text.split()})
     every = sorted({text for several in references for text in several})
-    return max(every, key=lambda text: statistics.fmean(seen[word] for word in text.split()))
+    return max(every, key=lambda text: statistics.fmean([seen[word] for word in text.split()] or [0]))
 
 
 def _of_constant(scores: dict[str, float]) -> dict[str, float]:

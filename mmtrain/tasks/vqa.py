@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.heldout import HeldOut
-from mmtrain.engine.build import Place, build_evaluation, trims_texts
+from mmtrain.engine.build import Place, build_evaluation
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.passes import Passes
-from mmtrain.parallel.collectives import gathered_lists, told_by_last
 from mmtrain.records import EvalReport, Shown
 from mmtrain.scores.vqa import commonest, vqa_accuracy, vqa_scores
 from mmtrain.tasks.answering import build_answerer
+from mmtrain.tasks.split import texts_of_split
 
 NAME = "vqa"
 MOSTLY_RIGHT = 0.5  # accuracy of an answer from which on a picture of it is framed as right
@@ -37,10 +38,11 @@ class VqaScorer:
 
     def run(self, passes: Passes) -> EvalReport:
         report = self.plain.run(passes) if self.plain else EvalReport(scores={}, retrieved=())
-        answers = self._answers(passes)
+        write = partial(self.answerer.answer, passes)
+        answers, is_whole = texts_of_split(self.plan, self.place, self.heldout, write)
         names = [self.heldout.question_name(number) for number in range(len(answers))]
         rows = [{"question_id": name, "answer": answer} for name, answer in zip(names, answers, strict=True)]
-        scores = report.scores | self._scores(answers)
+        scores = report.scores | self._scores(answers, is_whole)
         return replace(report, scores=scores, answers={NAME: rows}, shown=self._shown(answers))
 
     def _shown(self, answers: Sequence[str]) -> tuple[Shown, ...]:
@@ -53,20 +55,14 @@ class VqaScorer:
             for number, (question, answer) in enumerate(islice(asked, self.plan.eval.num_pictures))
         )  # fmt: skip
 
-    def _answers(self, passes: Passes) -> list[str]:
-        """The answer to each held-out question in order, the same on every rank."""
-        groups = self.place.groups
-        size, trim = self.plan.train.micro_batch_size, trims_texts(self.plan)
-        batches = self.heldout.batches(size, dp=groups.grid.dp, dp_rank=groups.coord.dp, trim=trim)
-        found: list[str] = []
-        for own in self.answerer.answer(passes, batches):
-            found += gathered_lists(own, groups.data)
-        return told_by_last(found, groups.pipe)[: len(self.heldout)]
+    def _scores(self, answers: Sequence[str], is_whole: Sequence[bool]) -> dict[str, dict[str, float]]:
+        """Over the questions that somebody answered and whose image can be read.
 
-    def _scores(self, answers: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Over the questions that somebody answered: the public servers keep the truths of some sets to themselves."""
-        known = [(said, asked) for said, asked in zip(answers, self.heldout.questions, strict=True) if asked.answers]
+        The public servers keep the truths of some sets to themselves.
+        """
+        asked = zip(answers, self.heldout.questions, is_whole, strict=True)
+        known = [(said, question) for said, question, whole in asked if question.answers and whole]
         if not known:
             return {}
-        said, truths = [answer for answer, _ in known], [asked.answers for _, asked in known]
-        return {NAME: vqa_scores(said, truths, [asked.kind for _, asked in known])}
+        said, truths = [answer for answer, _ in known], [question.answers for _, question in known]
+        return {NAME: vqa_scores(said, truths, [question.kind for _, question in known])}
