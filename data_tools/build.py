@@ -27,6 +27,7 @@ from data_tools.texts import CaptionRules
 from data_tools.workshop import Plan, Workshop
 from mmtrain.data.index import DataError
 from mmtrain.io.text import encodable
+from mmtrain.io.urls import shown_name
 
 ROWS_PER_CHUNK = 128  # a killed build loses at most what each process had of one
 REMOTE_ROWS_PER_CHUNK = 1024  # a chunk ends with its slowest download: the longer, the less that weighs
@@ -172,7 +173,7 @@ def _only_failed(rows: list[Row], folder: Path) -> list[Row]:
 def _plan(rows: list[Row], places: Sequence[str], settings: BuildSettings, earlier: Earlier) -> Plan:
     against = tuple(str(place) for place in dict.fromkeys([*earlier.against, *filter(None, [earlier.failed])]))
     remote = sum(is_remote(row.image) for row in rows)
-    names = [place.rstrip("/").rpartition("/")[2] for place in places]
+    names = [encodable(shown_name(place)) for place in places]
     digest, plain = hashlib.blake2b(digest_size=16), json.loads(json.dumps(asdict(settings)))
     digest.update(json.dumps([plain, against]).encode())
     for row in rows:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+from mmtrain.io.errors import InputError
+from mmtrain.io.paths import expand_user, lexists
+from mmtrain.io.urls import FILE_SCHEME, join_url, normalize_url, path_of_file_url, scheme_of
+
 # No file or address has it in its name: NUL, and surrogates that do not stand for a byte (PEP 383).
 UNFIT_FOR_NAMES = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 TYPE_NAMES = {
@@ -133,13 +135,24 @@ def type_name(value: object) -> str:
 
 
 def locate(name: str, root: str) -> Path | Url:
-    """Where `name` of a table lies: an address as it stands, a path seen from `root` (a folder or an address)."""
-    name = name.strip()
-    if SCHEME.match(name):
-        return _of_address(name)
-    if SCHEME.match(root):
-        return _of_address(f"{root.rstrip('/')}/{name.lstrip('/')}")
-    return Path(root) / name
+    """Where `name` of a table lies: an address as it stands, a path seen from `root` (a folder or an address).
+
+    Spaces around a name do not count, unless a file is called so; "~" is the home folder, unless a file is called so.
+    ValueError where it is a malformed address.
+    """
+    bare = name.strip()
+    try:
+        if scheme_of(bare):
+            return _of_address(bare)
+        if scheme_of(root):
+            return _of_address(join_url(root, bare))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if bare != name and lexists(Path(root) / name):
+        return Path(root) / name
+    if bare.startswith("~") and not lexists(Path(root) / bare):
+        bare = expand_user(bare)
+    return Path(root) / bare
 
 
 def is_remote(place: object) -> bool:
@@ -157,5 +170,4 @@ def _is_known_scheme(scheme: str) -> bool:
 
 
 def _of_address(address: str) -> Path | Url:
-    split = urlsplit(address)
-    return Path(unquote(split.path)) if split.scheme.lower() == "file" else Url(address)
+    return Path(path_of_file_url(address)) if scheme_of(address) == FILE_SCHEME else Url(normalize_url(address))
