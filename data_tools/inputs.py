@@ -67,14 +67,14 @@ def _remote_inputs(place: str, downloads: Path | None) -> Iterator[Input]:
     """Those behind an address, or behind several that a {000..009} pattern names."""
     if place.startswith(PIPE):
         raise DataError(f"{LABEL} is a pipe: command, which training alone reads; write its output to a file")
-    if downloads is None:
-        raise DataError(f"{LABEL} {redact(place)!r} is an address, and there is no folder to fetch it into")
     for address in expand_url(place, LABEL):
         if not has_suffix(address, (*FILE_SUFFIXES, TAR_SUFFIX)):
             raise DataError(
                 f"{LABEL} is {redact(address)!r}, which is no address of a table or tar; folders behind addresses are "
                 f"not listed: name files, as in {redact(strip_query(address)).rstrip('/')}/x-{{000..009}}.tar"
             )
+        if downloads is None:
+            raise DataError(f"{LABEL} {redact(place)!r} is an address, and there is no folder to fetch it into")
         copy = fetch_file(Url(address), downloads, FetchRules())
         kind = Kind.TARS if has_suffix(address, (TAR_SUFFIX,)) else Kind.TABLE
         # The base of relative names is the folder of the path; a signature in the query holds for the table itself.
