@@ -42,7 +42,7 @@ def free_port() -> int:
     raise RuntimeError("no port is free")
 
 
-def _fresh_processes() -> BaseContext:
+def fresh_processes() -> BaseContext:
     """Processes that begin with nothing but imported modules: forked off one that did nothing else.
 
     Where there is a GPU they begin with nothing: whoever asks for GPUs, as DeepSpeed does when imported, may not fork.
@@ -79,7 +79,7 @@ def run_ranks(
 
     RuntimeError with the rank's own traceback as soon as one fails, or after `timeout_seconds`.
     """
-    context = _fresh_processes()
+    context = fresh_processes()
     answers, shared = context.Queue(), {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
     ranks = [

@@ -60,7 +60,7 @@ def exported(prepared: Prepared) -> Path:
         ("pretrain", ["--config", prepared.config, f"run_dir={folder}", *steps]),
         ("export", [folder]),
     ):
-        ended = launch("python", door, words)
+        ended = launch("preloaded", door, words)
         assert ended.code == 0, ended.said
     assert f"{folder}/export: " in ended.said and "after step 3" in ended.said
     return folder

@@ -16,7 +16,7 @@ def run_dir(exported: Path) -> Path:
 
 
 def export(*words: object) -> Ended:
-    return launch("python", "export", words)
+    return launch("preloaded", "export", words)
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -72,7 +72,7 @@ def test_a_folder_without_a_checkpoint_is_refused_in_a_sentence(tmp_path: Path) 
 @pytest.mark.long
 def test_a_run_begins_with_an_export_and_refuses_one_of_another_shape(run_dir: Path, prepared: Prepared) -> None:
     words = ["--config", prepared.config, f"model.init_from={run_dir}/export", "train.micro_batch_size=16"]
-    wrong = launch("python", "pretrain", [*words, f"run_dir={prepared.folder}/wrong", "model.hidden_size=64"])
+    wrong = launch("preloaded", "pretrain", [*words, f"run_dir={prepared.folder}/wrong", "model.hidden_size=64"])
     assert wrong.code == 2
     assert "model.hidden_size is 64, but 32 in model.init_from" in wrong.said
     again = [
@@ -82,7 +82,7 @@ def test_a_run_begins_with_an_export_and_refuses_one_of_another_shape(run_dir: P
         "train.warmup_steps=0",
         "train.learning_rate=1e-12",
     ]
-    ended = launch("python", "pretrain", again)
+    ended = launch("preloaded", "pretrain", again)
     assert ended.code == 0, ended.said
     assert export(f"{prepared.folder}/again").code == 0
 

@@ -18,12 +18,12 @@ SIZES += ["eval.num_pairs=20", "precision=fp32", "itm.pool_size=4"]
 @pytest.fixture(scope="module")
 def pretrained(prepared: Prepared) -> Path:
     folder = prepared.folder / "to-finetune"
-    ended = launch("python", "pretrain", ["--config", prepared.config, f"run_dir={folder}", "train.num_steps=2"])
+    ended = launch("preloaded", "pretrain", ["--config", prepared.config, f"run_dir={folder}", "train.num_steps=2"])
     assert ended.code == 0, ended.said
     return folder
 
 
-def finetune(*words: object, launcher: str = "python") -> Ended:
+def finetune(*words: object, launcher: str = "preloaded") -> Ended:
     return launch(launcher, "finetune", [*words, *SIZES])
 
 
@@ -78,7 +78,7 @@ def test_its_captions_are_scored_beside_a_constant_one_and_kept_as_the_servers_t
 def test_evaluate_scores_a_task_as_its_run_did(captioner: tuple[Path, Ended]) -> None:
     folder, _ = captioner
     before = next(row for row in rows(folder) if row.get("eval") == "captions")
-    ended = launch("python", "evaluate", [folder])
+    ended = launch("preloaded", "evaluate", [folder])
     assert ended.code == 0, ended.said
     assert [row for row in rows(folder) if row.get("eval") == "captions"][-1] == before
 
@@ -91,7 +91,7 @@ def test_retrieval_on_two_processes_says_what_re_ranking_cost(pretrained: Path) 
     assert ended.code == 0, ended.said
     scores = next(row for row in rows(folder) if row.get("eval") == "reranked")
     assert scores["num_shortlisted"] == 5 and 100 <= scores["num_pairs_matched"] <= 200
-    ended = launch("python", "export", [folder])
+    ended = launch("preloaded", "export", [folder])
     assert ended.code == 0, ended.said
     assert json.loads((folder / "export/config.json").read_text())["architectures"] == ["VLBertForImageTextRetrieval"]
 
@@ -125,13 +125,13 @@ def test_a_run_on_larger_images_is_exported_and_fine_tuned_further(pretrained: P
     assert ended.code == 0, ended.said
     ended = finetune("--task", "caption", f"run_dir={further}", f"model.init_from={larger}", "task.max_new_tokens=6")
     assert ended.code == 2 and "or begin with its export, where they are merged" in ended.said
-    ended = launch("python", "export", [larger])
+    ended = launch("preloaded", "export", [larger])
     assert ended.code == 0, ended.said
     assert json.loads((larger / "export/config.json").read_text())["image_size"] == 64
     words = ["--task", "caption", f"run_dir={further}", f"model.init_from={larger}/export", "task.max_new_tokens=6"]
     ended = finetune(*words, "finetune.freeze=[vision,text]", "finetune.layer_decay=0.8")
     assert ended.code == 0, ended.said
-    ended = launch("python", "evaluate", [larger])
+    ended = launch("preloaded", "evaluate", [larger])
     assert ended.code == 0, ended.said
 
 

@@ -32,7 +32,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generate(*words: object) -> Ended:
-    return launch("python", "generate", words)
+    return launch("preloaded", "generate", words)
 
 
 def captions(said: str) -> dict[str, str]:
@@ -80,7 +80,7 @@ def test_what_is_not_there_is_refused_in_a_sentence(run_dir: Path, album: Path) 
 
 def test_captions_of_held_out_scenes_are_judged(run_dir: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(run_dir, tmp_path / "run"))  # others read its log
-    ended = launch("python", "evaluate", [run_dir, "--captions"])
+    ended = launch("preloaded", "evaluate", [run_dir, "--captions"])
     assert ended.code == 0, ended.said
     assert "held-out scores: captions" in ended.said
     row = json.loads((run_dir / "log.jsonl").read_text().splitlines()[-1])

@@ -16,7 +16,7 @@ from tests.unit.data.made import train_tokenizer
 NUM_STEPS = 4
 
 
-def pretrain(prepared: Prepared, run_dir: Path, *words: str, launcher: str = "python") -> Ended:
+def pretrain(prepared: Prepared, run_dir: Path, *words: str, launcher: str = "preloaded") -> Ended:
     given = ["--config", prepared.config, f"run_dir={run_dir}", "eval.every=0", "train.micro_batch_size=16", *words]
     return launch(launcher, "pretrain", given)
 
@@ -110,5 +110,5 @@ def test_a_disk_that_fills_ends_the_run_in_one_sentence_with_the_older_checkpoin
     standing = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
     assert standing[0] == "latest" and standing[1:] and not any(name.endswith(".partial") for name in standing)
     assert (run_dir / "checkpoints" / "latest").read_text().strip() == standing[-1]
-    verified = launch("python", "reshard", [run_dir, "--verify"])
+    verified = launch("preloaded", "reshard", [run_dir, "--verify"])
     assert verified.code == 0 and "is what was written" in verified.said, verified.said

@@ -37,7 +37,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrain(prepared: Prepared, name: str, *words: object) -> Ended:
-    return launch("python", "pretrain", ["--config", prepared.config, f"run_dir={prepared.folder}/{name}", *words])
+    return launch("preloaded", "pretrain", ["--config", prepared.config, f"run_dir={prepared.folder}/{name}", *words])
 
 
 @pytest.mark.long
@@ -49,7 +49,7 @@ def test_towers_and_tokenizer_go_along_into_run_and_export(prepared: Prepared, c
     for line in ("text layers, tokens, final norm: taken", "projections to the shared space, temperature: taken"):
         assert line in ended.said
     run_dir = prepared.folder / "clip"
-    ended = launch("python", "export", [run_dir])
+    ended = launch("preloaded", "export", [run_dir])
     assert ended.code == 0, ended.said
     model = VLBertForImageCaptioning.from_pretrained(run_dir / "export")
     assert isinstance(model.generate(pictures(1)[0], max_length=8), str)

@@ -24,7 +24,7 @@ def scores_of(run_dir: Path) -> dict:
 
 
 def finetune(source: Path, *words: object) -> Ended:
-    return launch("python", "finetune", ["--task", "vqa", f"model.init_from={source}", *SIZES, *words])
+    return launch("preloaded", "finetune", ["--task", "vqa", f"model.init_from={source}", *SIZES, *words])
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_written_answers_are_scored_beside_the_commonest_and_kept_as_the_server_
 @pytest.mark.long
 def test_evaluate_scores_a_run_as_it_was_and_ranks_a_list_where_it_is_told_to(writer: Path, answers: Path) -> None:
     before = scores_of(writer)
-    assert launch("python", "evaluate", [writer]).code == 0
+    assert launch("preloaded", "evaluate", [writer]).code == 0
     assert scores_of(writer) == before
-    ended = launch("python", "evaluate", [writer, "task.answering=rank", f"task.answers={answers}"])
+    ended = launch("preloaded", "evaluate", [writer, "task.answering=rank", f"task.answers={answers}"])
     assert ended.code == 0, ended.said
     listed = set(answers.read_text().splitlines())
     assert {row["answer"] for row in json.loads((writer / "answers/vqa.json").read_text())} <= listed
@@ -100,7 +100,7 @@ def test_what_chooses_exports_to_the_twin_that_answers_with_its_list(chooser: Pa
 
     from mmtrain.hf import VLBertForVisualQuestionAnswering
 
-    ended = launch("python", "export", [chooser])
+    ended = launch("preloaded", "export", [chooser])
     assert ended.code == 0, ended.said
     config = json.loads((chooser / "export/config.json").read_text())
     assert config["architectures"] == ["VLBertForVisualQuestionAnswering"]
@@ -118,10 +118,10 @@ def test_a_question_about_a_folder_is_answered_picture_by_picture(writer: Path, 
     for number, picture in enumerate(seen):
         picture.save(tmp_path / f"{number}.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    export = launch("python", "export", [writer])
+    export = launch("preloaded", "export", [writer])
     assert export.code == 0, export.said
     words = [tmp_path, "--ask", question, "--batch-size", 2, "--beams", 2, "--jsonl", tmp_path / "answers.jsonl"]
-    ended = launch("python", "generate", [writer / "export", *words])
+    ended = launch("preloaded", "generate", [writer / "export", *words])
     assert ended.code == 1 and "broken.jpg passed over: " in ended.said, ended.said
     found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     twin = VLBertForVisualQuestionAnswering.from_pretrained(writer / "export")
