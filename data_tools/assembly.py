@@ -10,15 +10,16 @@ from typing import BinaryIO
 from data_tools.accounting import Accounts
 from data_tools.duplicates import SeenImages
 from data_tools.left_out import LeftOut, Tally
-from data_tools.pack import LEFT_OUT_NAME, shard_path
+from data_tools.pack import LEFT_OUT_NAME, MANIFEST_NAME, shard_path
 from data_tools.parallel import Workers
 from data_tools.progress import Progress
 from data_tools.samples import SPLIT, ShardTask, pack_shard
 from data_tools.selection import CutRules, Decision, Pick, Selection
 from data_tools.survey import Survey
 from data_tools.table import SampleTable, remember_kept
+from data_tools.target import put_already, put_in_place
 from data_tools.workshop import Plan, Workshop
-from mmtrain.data.index import DataError, index_path, read_manifest, write_manifest
+from mmtrain.data.index import DataError, ShardEntry, index_path, read_manifest, write_manifest
 from mmtrain.io.atomic import atomic_open
 
 
@@ -44,8 +45,9 @@ def report_of(folder: Path) -> BuildReport:
 class Assembly:
     """One build on its way from chunks to a finished folder."""
 
-    def __init__(self, folder: Path, workshop: Workshop, workers: Workers) -> None:
-        self._folder, self._workshop, self._workers = folder, workshop, workers
+    def __init__(self, folder: Path, workshop: Workshop, workers: Workers, *, overwrite: bool = False) -> None:
+        self._folder, self._workshop, self._workers, self._overwrite = folder, workshop, workers, overwrite
+        self._set, self._put_already = workshop.set_folder, put_already(folder, workshop.entries())
         self._plan = workshop.read_plan()
         self._selection = Selection(CutRules(**self._plan.settings["cut"]), _seen_before(self._plan))
         self._survey, self._tally, self._losses, self._accounts = Survey(), Tally(), Tally(), Accounts()
@@ -53,13 +55,14 @@ class Assembly:
         self._num_forgotten = 0  # chunks whose images are gone
 
     def run(self, chunks: Iterable[int], progress: Progress) -> BuildReport:
-        """Pack everything; the shards are there before the manifest, and the manifest before the work is forgotten.
+        """Pack everything; the set is complete before it is put in place, and that before the work is forgotten.
 
         `chunks`: their numbers from 0 on, each as soon as it is prepared.
         """
-        for partial_file in self._folder.glob(".*.partial"):  # of a build that was killed
+        self._set.mkdir(exist_ok=True)
+        for partial_file in self._set.glob(".*.partial"):  # of a build that was killed
             partial_file.unlink(missing_ok=True)
-        with atomic_open(self._folder / LEFT_OUT_NAME) as left_out, SampleTable(self._folder) as table:
+        with atomic_open(self._set / LEFT_OUT_NAME) as left_out, SampleTable(self._set) as table:
             for chunk in chunks:
                 num_before = len(self._tally)
                 num_rows = self._take(chunk, table, left_out)
@@ -95,12 +98,17 @@ class Assembly:
         number = self._selection.num_shards - 1
         for pick in picks:
             self._survey.enter(pick.record.extension, pick.record.size, pick.captions)
-        path, entry = shard_path(self._folder, SPLIT, number), self._workshop.read_entry(number)
-        if entry and path.exists() and path.stat().st_size == entry.bytes and index_path(path).exists():
+        entry = self._workshop.read_entry(number)
+        if entry and self._is_packed(shard_path(self._set, SPLIT, number), entry):
             return
         self._packing[number] = min(pick.chunk for pick in picks)
-        work = partial(pack_shard, folder=self._folder, work=self._workshop.folder)
+        work = partial(pack_shard, folder=self._set, work=self._workshop.folder)
         self._workers.begin(work, ShardTask(number, tuple(picks)))
+
+    def _is_packed(self, path: Path, entry: ShardEntry) -> bool:
+        """Whether a shard with its index is in the new set, or in its place already."""
+        tar = path.name in self._put_already or (path.exists() and path.stat().st_size == entry.bytes)
+        return tar and any(index_path(folder / path.name).exists() for folder in (self._set, self._folder))
 
     def _forget_images(self, num_taken: int) -> None:
         """Remove the images of chunks that no shard needs any more, so that the work takes little room."""
@@ -114,6 +122,8 @@ class Assembly:
     def _finish(self) -> BuildReport:
         plan, num_shards = self._plan, self._selection.num_shards
         if not num_shards:
+            if not (self._folder / MANIFEST_NAME).exists():  # an old set keeps its own tables
+                put_in_place(self._set, self._folder, overwrite=self._overwrite)
             self._workshop.remove()
             raise DataError(_nothing(plan, self._tally))
         entries = [self._workshop.read_entry(number) for number in range(num_shards)]
@@ -122,7 +132,8 @@ class Assembly:
         self._survey.num_bytes = sum(entry.bytes for entry in entries)
         left_out = {"left_out": self._tally.counts(), "left_out_of_samples": self._losses.counts()}
         statistics = {**self._survey.record(), **self._accounts.record(), **left_out}
-        write_manifest(self._folder, entries, source=plan.source, settings=plan.settings, statistics=statistics)
+        write_manifest(self._set, entries, source=plan.source, settings=plan.settings, statistics=statistics)
+        put_in_place(self._set, self._folder, overwrite=self._overwrite, unfinished=self._put_already)
         self._workshop.remove()
         return BuildReport(self._selection.num_samples, num_shards, self._tally, self._losses, self._accounts)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_tools.images import image_extension, upright_size
-from mmtrain.data.index import DataError, ShardEntry, index_path, scan_shard, write_index
+from mmtrain.data.index import ShardEntry, scan_shard, write_index
 from mmtrain.data.sidecar import NO_SIZE
 from mmtrain.io.atomic import atomic_open
 
@@ -65,27 +65,6 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
 def shard_path(folder: Path, split: str, number: int) -> Path:
     """Where shard `number` of a split lies."""
     return folder / SHARD_NAME.format(split=split, number=number)
-
-
-def check_free(folder: Path) -> None:
-    """DataError where `folder` holds shards already, or is none."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; name a folder to write shards to")
-    num_shards = len(list(folder.glob("*.tar")))
-    if num_shards or (folder / MANIFEST_NAME).exists():
-        raise DataError(f"{folder} already holds {num_shards} shards; name another folder or give --overwrite")
-
-
-def clear_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make `folder` ready for new shards; DataError where it holds some already and may not be overwritten."""
-    if not overwrite or not folder.is_dir():
-        check_free(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    old = sorted(folder.glob("*.tar"))
-    own = [folder / name for name in (MANIFEST_NAME, LEFT_OUT_NAME, TABLE_NAME)]
-    # The manifest goes first: shards without one are seen as unfinished, a manifest without its shards as damage.
-    for path in [*reversed(own), *old, *map(index_path, old), *folder.glob(".*.partial")]:
-        path.unlink(missing_ok=True)
 
 
 def _append(tar: Summing, name: str, content: bytes) -> None:

@@ -4,12 +4,15 @@ plan.json               what is built, by which rules
 chunk-000000.images     bytes of the prepared images, one after another
 chunk-000000.records    a line per row; written after the images, so that its being there means both are whole
 shard-000000.json       the manifest's line of a finished shard
+set/                    the new set of shards until it is complete and put in place
+inputs/                 copies of inputs behind addresses
 lock                    held by whoever builds or merges; shared by parts
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +28,11 @@ from mmtrain.io.atomic import atomic_open, atomic_write
 NAME = ".work"
 FORMAT = "mmdata-work/1"
 LOCK_SECONDS = 2.0  # a build that was killed may hold the lock for a moment more
-PLAN_NAME, LOCK_NAME = "plan.json", "lock"
+PLAN_NAME, LOCK_NAME, SET_NAME, INPUTS_NAME = "plan.json", "lock", "set", "inputs"
+_OWN_NAME = re.compile(
+    rf"{PLAN_NAME}|{LOCK_NAME}|{SET_NAME}|{INPUTS_NAME}|chunk-\d{{6,}}\.(images|records)|shard-\d{{6,}}\.json|\..+\.partial"
+)
+_ENTRY_NAME = re.compile(r"shard-(\d{6,})\.json")
 
 
 @dataclass(frozen=True)
@@ -55,17 +62,49 @@ class Workshop:
         """Whether a build was begun here and not finished."""
         return (self.folder / PLAN_NAME).exists()
 
-    def open(self, plan: Plan) -> None:
-        """Begin, or go on with the same plan; DataError where the work there is for another one."""
-        if self.exists():
-            if self.read_plan() != plan:
+    @property
+    def set_folder(self) -> Path:
+        """Where the new set is made complete."""
+        return self.folder / SET_NAME
+
+    @property
+    def inputs_folder(self) -> Path:
+        """Where inputs are fetched to."""
+        return self.folder / INPUTS_NAME
+
+    def check_own(self) -> None:
+        """DataError where the folder holds what no build has written: it is emptied when a build is done."""
+        if not os.path.lexists(self.folder):
+            return
+        names = [] if self.folder.is_symlink() or not self.folder.is_dir() else os.listdir(self.folder)
+        foreign = [name for name in names if not _OWN_NAME.fullmatch(name)]
+        if foreign or (names and LOCK_NAME not in names) or not self.folder.is_dir() or self.folder.is_symlink():
+            first = f" ({min(foreign)})" if foreign else ""
+            raise DataError(
+                f"{self.folder}{first} was not written by mmdata, which keeps unfinished work under that name; move it "
+                "away, or name another folder"
+            )
+
+    def open(self, plan: Plan, *, overwrite: bool = False) -> None:
+        """Begin, or go on with the same plan; with `overwrite` in place of another one, else DataError."""
+        if self.exists() and not self._holds(plan, overwrite=overwrite):
+            if not overwrite:
                 raise DataError(
                     f"{self.folder.parent} holds an unfinished build of another input or with other settings; "
                     "give those again to go on with it, name another folder, or give --overwrite"
                 )
-            return
-        content = {"format": FORMAT, **asdict(plan)}
-        atomic_write(self.folder / PLAN_NAME, json.dumps(content, indent=1))
+            self.clear()
+        if not self.exists():
+            content = {"format": FORMAT, **asdict(plan)}
+            atomic_write(self.folder / PLAN_NAME, json.dumps(content, indent=1))
+
+    def _holds(self, plan: Plan, *, overwrite: bool) -> bool:
+        try:
+            return self.read_plan() == plan
+        except DataError:
+            if overwrite:
+                return False
+            raise
 
     def read_plan(self) -> Plan:
         """What is built here; DataError where nothing is."""
@@ -83,13 +122,26 @@ class Workshop:
     @contextmanager
     def locked(self, *, shared: bool) -> Iterator[None]:
         """Keep others from the same work meanwhile; parts share it. DataError where somebody is at it."""
+        made = not os.path.lexists(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         try:
             self._take_lock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
+            self._tidy(shared=shared, made=False)
+        except BaseException:
+            self._tidy(shared=shared, made=made)
+            raise
         finally:
             os.close(lock)
+
+    def _tidy(self, *, shared: bool, made: bool) -> None:
+        """Leave no empty folders of a build that did not begin."""
+        if shared or not self.folder.is_dir() or os.listdir(self.folder) != [LOCK_NAME]:
+            return
+        self._remove_folder()
+        if made and not os.listdir(self.folder.parent):
+            self.folder.parent.rmdir()
 
     def _take_lock(self, lock: int, kind: int) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -137,6 +189,12 @@ class Workshop:
         except FileNotFoundError:
             return None
 
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """The finished shards, in the order of their numbers."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        numbers = sorted(int(found[1]) for name in names if (found := _ENTRY_NAME.fullmatch(name)))
+        return tuple(entry for number in numbers if (entry := self.read_entry(number)))
+
     def forget_images(self, chunk: int) -> None:
         """The images of a chunk are in finished shards."""
         self.images_path(chunk).unlink(missing_ok=True)
@@ -144,13 +202,17 @@ class Workshop:
     def clear(self) -> None:
         """Forget all that was done, the plan last, and keep the lock."""
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == PLAN_NAME):
-            if path.name != LOCK_NAME:
+            if path.name != LOCK_NAME and _OWN_NAME.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self) -> None:
         """The build is finished; as long as the plan is there, a call that was killed here can be told so."""
         self.clear()
-        shutil.rmtree(self.folder)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        (self.folder / LOCK_NAME).unlink(missing_ok=True)
+        self.folder.rmdir()
 
     def _records_path(self, chunk: int) -> Path:
         return self.folder / f"chunk-{chunk:06d}.records"

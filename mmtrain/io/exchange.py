@@ -5,34 +5,37 @@ exchange, such folders are moved into it right after. At every moment the path n
 marker inside the old folder tells `finish_replacement` what a killed process has left to do.
 """
 
+import contextlib
 import ctypes
 import errno
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 
-from mmtrain.io.atomic import PARTIAL, sync_folder, temporary_name
+from mmtrain.io.atomic import PARTIAL, atomic_write, sync_folder, temporary_name
 
-MARKER = ".mmtrain-replaced"  # in a folder that is about to be replaced, and in what it has become after that
+# In a folder that is about to be replaced, and in what it has become after that: the names that may go, as JSON.
+MARKER = ".mmtrain-replaced"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV, errno.EPERM}
 
 
-def replace_folder(new: Path, target: Path, is_owned: Callable[[str], bool]) -> None:
+def replace_folder(new: Path, target: Path, owned: Collection[str]) -> None:
     """Let `target` name the folder `new`, which lies on the same file system, and remove the old content.
 
-    Of an old folder only the entries go whose names `is_owned`; all others are in the new one. `target` that is a link
+    Of an old folder only the entries go whose names are `owned`; all others are in the new one. `target` that is a link
     keeps pointing where it does. FileExistsError where an entry that stays has the name of a new one: nothing has
     changed then.
     """
     target = Path(os.path.realpath(target))
-    finish_replacement(target, is_owned)
+    finish_replacement(target)
     if not os.path.lexists(target):
         os.rename(new, target)
         sync_folder(target.parent)
         return
-    kept = [entry for entry in os.scandir(target) if entry.name != MARKER and not is_owned(entry.name)]
+    kept = [entry for entry in os.scandir(target) if entry.name != MARKER and entry.name not in owned]
     for entry in kept:
         if os.path.lexists(new / entry.name):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / entry.name))
@@ -44,24 +47,33 @@ def replace_folder(new: Path, target: Path, is_owned: Callable[[str], bool]) -> 
         beside = temporary_name(target)
         os.rename(new, beside)
         new = beside
-    (target / MARKER).touch()
+    atomic_write(target / MARKER, json.dumps(sorted(owned)))
     aside = _exchange(new, target)
     sync_folder(target.parent)
-    _dispose(aside, target, is_owned)
+    _dispose(aside, target)
 
 
-def finish_replacement(target: Path, is_owned: Callable[[str], bool]) -> None:
+def finish_replacement(target: Path) -> None:
     """Do what a process that was killed amid `replace_folder` has left undone; nothing where there is nothing."""
     target = Path(os.path.realpath(target))
-    prefix = f".{target.name[:120]}."
-    if not target.parent.is_dir():
-        return
-    for entry in list(os.scandir(target.parent)):
-        if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL) and (Path(entry.path) / MARKER).exists():
+    for folder in temporary_folders(target):
+        if (folder / MARKER).is_file():
             if os.path.lexists(target):
-                _dispose(Path(entry.path), target, is_owned)
+                _dispose(folder, target)
             else:  # between two renames, where folders cannot be exchanged
-                os.rename(entry.path, target)
+                os.rename(folder, target)
+
+
+def temporary_folders(target: Path) -> list[Path]:
+    """The folders beside `target` whose names are temporary ones of it."""
+    if not target.parent.is_dir():
+        return []
+    prefix = f".{target.name[:120]}."
+    return [
+        Path(entry.path)
+        for entry in os.scandir(target.parent)
+        if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL) and entry.is_dir(follow_symlinks=False)
+    ]
 
 
 def _exchange(new: Path, target: Path) -> Path:
@@ -88,21 +100,26 @@ def _rename_exchange(first: Path, second: Path) -> None:
         raise OSError(number, os.strerror(number), str(second))
 
 
-def _dispose(old: Path, target: Path, is_owned: Callable[[str], bool]) -> None:
-    """Remove the old folder; what is not owned and not in `target` yet goes there."""
-    for entry in list(os.scandir(old)):
-        path, there = Path(entry.path), target / entry.name
-        if entry.name == MARKER:
-            continue
-        if is_owned(entry.name):
-            shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink()
-        elif not os.path.lexists(there):
-            os.rename(path, there)
-        elif os.path.samestat(os.lstat(path), os.lstat(there)):  # linked before the exchange
-            path.unlink()
-    if os.listdir(old) == [MARKER]:  # else something stands in `target` under the same name: it stays here
-        (old / MARKER).unlink()
-        old.rmdir()
+def _dispose(old: Path, target: Path) -> None:
+    """Remove the old folder; what was not owned, as its marker says, and is not in `target` yet goes there.
+
+    Two processes may do this at once: what is gone is done.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        owned = set(json.loads((old / MARKER).read_bytes()))
+        for entry in list(os.scandir(old)):
+            path, there = Path(entry.path), target / entry.name
+            if entry.name == MARKER:
+                continue
+            if entry.name in owned:
+                shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink(missing_ok=True)
+            elif not os.path.lexists(there):
+                os.rename(path, there)
+            elif os.path.samestat(os.lstat(path), os.lstat(there)):  # linked before the exchange
+                path.unlink(missing_ok=True)
+        if os.listdir(old) == [MARKER]:  # else something stands in `target` under the same name: it stays here
+            (old / MARKER).unlink()
+            old.rmdir()
 
 
 def _link(path: Path, name: Path) -> None:

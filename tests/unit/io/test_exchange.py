@@ -14,8 +14,7 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-def is_owned(name: str) -> bool:
-    return name.endswith(".tar")
+OWNED = ("a.tar", "b.tar", "c.tar")
 
 
 def made(folder: Path) -> tuple[Path, Path]:
@@ -51,7 +50,7 @@ def test_only_owned_entries_are_replaced(tmp_path, monkeypatch, supported) -> No
     if not supported:
         monkeypatch.setattr(exchange, "_rename_exchange", unsupported)
     new, old = made(tmp_path)
-    replace_folder(new, old, is_owned)
+    replace_folder(new, old, OWNED)
     check_whole(old, tmp_path)
 
 
@@ -62,7 +61,7 @@ def unsupported(first: Path, second: Path) -> None:
 def test_a_link_to_the_folder_keeps_pointing_to_it(tmp_path: Path) -> None:
     new, old = made(tmp_path / "real")
     (tmp_path / "link").symlink_to(old)
-    replace_folder(new, tmp_path / "link", is_owned)
+    replace_folder(new, tmp_path / "link", OWNED)
     assert (tmp_path / "link").is_symlink()
     check_whole(old, tmp_path / "real")
 
@@ -71,7 +70,7 @@ def test_a_name_that_is_taken_changes_nothing(tmp_path: Path) -> None:
     new, old = made(tmp_path)
     (new / "notes.txt").write_text("other")
     with pytest.raises(FileExistsError, match="notes.txt"):
-        replace_folder(new, old, is_owned)
+        replace_folder(new, old, OWNED)
     assert tars(old) == OLD and (old / "notes.txt").read_text() == "mine" and new.exists()
 
 
@@ -93,16 +92,23 @@ def test_a_kill_leaves_old_or_new_and_can_be_finished(tmp_path, monkeypatch, mom
     if not supported:
         monkeypatch.setattr(exchange, "_rename_exchange", unsupported)
     with monkeypatch.context() as patched:
-        for module, name in ((os, "rename"), (os, "link"), (os, "unlink"), (os, "rmdir"), (os, "scandir")):
+        for module, name in (
+            (os, "rename"),
+            (os, "link"),
+            (os, "replace"),
+            (os, "unlink"),
+            (os, "rmdir"),
+            (os, "scandir"),
+        ):
             patched.setattr(module, name, counted(getattr(os, name)))
         if supported:
             patched.setattr(exchange, "_rename_exchange", counted(exchange._rename_exchange))
         with contextlib.suppress(Killed):
-            replace_folder(new, old, is_owned)
+            replace_folder(new, old, OWNED)
     if old.exists():
         assert tars(old) in (OLD, NEW) and (old / "notes.txt").read_text() == "mine"
     else:
         assert not supported  # between two renames: the next call gives the old one its name back
-    finish_replacement(old, is_owned)
+    finish_replacement(old)
     assert tars(old) in (OLD, NEW)
     assert (old / "notes.txt").read_text() == "mine" and (old / "pics" / "a.jpg").read_text() == "pic"
