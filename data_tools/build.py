@@ -12,20 +12,24 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from data_tools.apart import named_inputs, tars_of
 from data_tools.assembly import Assembly, BuildReport, report_of
 from data_tools.fetch import FetchRules, check_stores
 from data_tools.images import ImageRules
-from data_tools.pack import MANIFEST_NAME, WORK_NAME, check_free, clear_folder
+from data_tools.pack import WORK_NAME
 from data_tools.parallel import Workers
 from data_tools.prepare import ChunkTask, Preparation, prepare_chunk
 from data_tools.progress import Progress
 from data_tools.rows import Row, is_remote
 from data_tools.selection import CutRules
 from data_tools.sources import SourceOptions, read_rows
-from data_tools.table import failed_rows
+from data_tools.table import check_table, failed_rows
+from data_tools.target import check_target, listed_in, put_already, put_in_place, restore_set
 from data_tools.texts import CaptionRules
 from data_tools.workshop import Plan, Workshop
 from mmtrain.data.index import DataError
+from mmtrain.io.exchange import finish_replacement
+from mmtrain.io.replace import check_apart
 from mmtrain.io.text import encodable
 from mmtrain.io.urls import shown_name
 
@@ -81,33 +85,32 @@ def build_shards(
     workshop = Workshop(folder / WORK_NAME)
     if overwrite and effort.part:
         raise DataError("--overwrite would remove the work of the other parts; empty the folder before the first one")
-    if not overwrite and not workshop.exists():
-        check_free(folder)
+    inputs = named_inputs(places, options, earlier.against, earlier.failed)
+    _check_folder(folder, workshop, overwrite=overwrite, inputs=inputs)
     with workshop.locked(shared=effort.part is not None):
-        # Parts never clear: another one may have begun just now.
-        if not effort.part and (overwrite or not workshop.exists()):
-            workshop.clear()
-            clear_folder(folder, overwrite=overwrite)
+        # All inputs are read and checked before anything is written but copies of them.
         rows = _ordered(places, options, settings.seed, earlier.failed, workshop)
         check_stores(row.image for row in rows)
+        check_apart(folder, tars_of(rows, workshop.inputs_folder), "OUT")
+        for place in earlier.against:
+            check_table(place, looks=settings.cut.dedup == "near")
         plan = _plan(rows, places, settings, earlier)
-        workshop.open(plan)
-        if (folder / MANIFEST_NAME).exists():  # a call before this one was killed while it tidied up
-            workshop.remove()
-            return report_of(folder)
+        workshop.open(plan, overwrite=overwrite)
+        if report := _finish(folder, workshop, overwrite=overwrite):
+            return report
         preparation = Preparation(workshop.folder, settings.images, settings.captions, effort.fetch)
         with Workers(min(effort.processes, max(plan.num_chunks, 1))) as workers:
-            return _run(rows, workshop, preparation, effort, workers)
+            return _run(rows, workshop, preparation, effort, workers, overwrite=overwrite)
 
 
 def merge_parts(folder: Path, processes: int) -> BuildReport:
     """Pack what all parts of a build have prepared; DataError naming the chunks where a part is not done."""
     workshop = Workshop(folder / WORK_NAME)
     plan = workshop.read_plan()
+    _check_folder(folder, workshop, overwrite=False)
     with workshop.locked(shared=False):
-        if (folder / MANIFEST_NAME).exists():
-            workshop.remove()
-            return report_of(folder)
+        if report := _finish(folder, workshop, overwrite=False):
+            return report
         missing = [chunk for chunk in range(plan.num_chunks) if not workshop.has_chunk(chunk)]
         if missing:
             raise DataError(
@@ -118,8 +121,42 @@ def merge_parts(folder: Path, processes: int) -> BuildReport:
             return Assembly(folder, workshop, workers).run(range(plan.num_chunks), progress)
 
 
+def _check_folder(
+    folder: Path, workshop: Workshop, *, overwrite: bool, inputs: Sequence[tuple[str, str | Path]] = ()
+) -> None:
+    """Refuse, before anything is written, a folder in which the new set would touch what is not its own."""
+    finish_replacement(folder)
+    workshop.check_own()
+    if overwrite or not _is_done(folder, workshop):
+        check_target(folder, overwrite=overwrite, inputs=inputs, unfinished=put_already(folder, workshop.entries()))
+
+
+def _finish(folder: Path, workshop: Workshop, *, overwrite: bool) -> BuildReport | None:
+    """Put a set in place that was complete when the build was killed, and tidy up; None where there is none."""
+    entries = workshop.entries()
+    if not _is_done(folder, workshop):
+        restore_set(workshop.set_folder, folder, entries)
+        if not entries or listed_in(workshop.set_folder) != entries:
+            return None
+        put_in_place(workshop.set_folder, folder, overwrite=overwrite, unfinished=put_already(folder, entries))
+    workshop.remove()
+    return report_of(folder)
+
+
+def _is_done(folder: Path, workshop: Workshop) -> bool:
+    """Whether the set that the workshop has made is in place."""
+    entries = workshop.entries()
+    return bool(entries) and listed_in(folder) == entries
+
+
 def _run(
-    rows: list[Row], workshop: Workshop, preparation: Preparation, effort: Effort, workers: Workers
+    rows: list[Row],
+    workshop: Workshop,
+    preparation: Preparation,
+    effort: Effort,
+    workers: Workers,
+    *,
+    overwrite: bool,
 ) -> BuildReport | None:
     plan = workshop.read_plan()
     index, count = effort.part or (0, 1)
@@ -128,7 +165,8 @@ def _run(
     with Progress("preparing" if effort.part else "packing", max(own_rows, 0)) as progress:
         prepared = _prepared(rows, chunks, workshop, preparation, workers)
         if effort.part is None:
-            return Assembly(workshop.folder.parent, workshop, workers).run(prepared, progress)
+            assembly = Assembly(workshop.folder.parent, workshop, workers, overwrite=overwrite)
+            return assembly.run(prepared, progress)
         for chunk in prepared:
             records = workshop.read_records(chunk)
             progress.advance(len(records), left_out=sum(bool(record.reason) for record in records))
@@ -151,7 +189,7 @@ def _ordered(
     places: Sequence[str], options: SourceOptions, seed: int | None, failed: Path | None, workshop: Workshop
 ) -> list[Row]:
     """The rows in the order in which they are packed."""
-    rows = read_rows(places, options, workshop.folder / "inputs")
+    rows = read_rows(places, options, workshop.inputs_folder)
     if failed is not None:
         rows = _only_failed(rows, failed)
     if seed is not None:

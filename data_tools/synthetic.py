@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,12 @@ from random import Random
 
 from data_tools.captions import Wording, draw_questions, draw_wording, say
 from data_tools.drawing import render
-from data_tools.pack import Sample, clear_folder, shard_path, write_shard
+from data_tools.pack import Sample, shard_path, write_shard
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
 from data_tools.scenes import Kind, Scene, SceneRules, count_meanings, draw_scene, meaning, swaps
 from data_tools.survey import Survey, survey_shard
+from data_tools.target import new_set
 from mmtrain.data.index import DataError, ShardEntry, write_manifest
 
 # With their twins, held-out scenes are then at most half of all, so that drawing again soon finds one for training.
@@ -65,15 +67,24 @@ class ShardTask:
 def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwrite: bool = False) -> dict[str, int]:
     """Write `folder`/train and `folder`/heldout; the bytes follow from `settings` alone. Returns samples per split."""
     heldout = draw_heldout(settings)
-    tasks = {split: _tasks(folder / split, split, settings, heldout) for split in ("train", "heldout")}
-    if not any(tasks.values()):
+    counts = {"train": settings.num_train, "heldout": settings.num_heldout}
+    splits = [split for split, count in counts.items() if count]
+    if not splits:
         raise DataError("--num-train and --num-heldout are both 0; at least one sample is needed")
-    for split in [split for split, own in tasks.items() if own]:
-        clear_folder(folder / split, overwrite=overwrite)
+    with ExitStack() as stack:
+        folders = {split: stack.enter_context(new_set(folder / split, overwrite=overwrite)) for split in splits}
+        _write_splits(folders, settings, heldout, processes)
+    return {split: counts[split] for split in splits}
+
+
+def _write_splits(
+    folders: dict[str, Path], settings: SynthSettings, heldout: tuple[HeldOut, ...], processes: int
+) -> None:
+    """Fill the folders of the splits."""
     work = partial(write_task, settings=settings, kept=kept_back(heldout))
-    done: dict[str, list[ShardEntry]] = {split: [] for split, own in tasks.items() if own}
-    surveys = {split: Survey() for split in done}
-    todo = tasks["heldout"] + tasks["train"]
+    done: dict[str, list[ShardEntry]] = {split: [] for split in folders}
+    surveys = {split: Survey() for split in folders}
+    todo = [task for split in sorted(folders) for task in _tasks(folders[split], split, settings, heldout)]
     with Progress("drawing scenes", settings.num_train + settings.num_heldout) as progress:
         for task, (entry, survey) in zip(todo, run_in_order(work, todo, min(processes, len(todo))), strict=True):
             done[task.split].append(entry)
@@ -81,8 +92,7 @@ def synthesize(folder: Path, settings: SynthSettings, processes: int, *, overwri
             progress.advance(entry.num_samples)
     for split, entries in done.items():
         facts = {"settings": asdict(settings), "statistics": surveys[split].record()}
-        write_manifest(folder / split, entries, source="mmdata synth", **facts)
-    return {split: sum(entry.num_samples for entry in entries) for split, entries in done.items()}
+        write_manifest(folders[split], entries, source="mmdata synth", **facts)
 
 
 def draw_heldout(settings: SynthSettings) -> tuple[HeldOut, ...]:

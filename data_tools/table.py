@@ -87,14 +87,26 @@ def remember_kept(folder: Path, seen: SeenImages, *, looks: bool) -> int:
     for row in _rows_of(folder, ["key", "kept", "sha256", "look"]):
         if not row["kept"]:
             continue
-        if looks and row["look"] is None:
-            raise DataError(
-                f"{folder} was built without --dedup near, so nobody noted what its images look like; "
-                "build it so, or compare bytes only: --dedup exact"
-            )
+        _check_look(folder, row, looks=looks)
         seen.add(row["sha256"], row["look"], f"{row['key']} of {folder.name}")
         count += 1
     return count
+
+
+def check_table(folder: Path, *, looks: bool) -> None:
+    """DataError where `folder` has no table of an earlier build, or none with what images look like where wanted."""
+    for row in _rows_of(folder, ["key", "kept", "sha256", "look"]):
+        if row["kept"]:
+            _check_look(folder, row, looks=looks)
+            return
+
+
+def _check_look(folder: Path, row: dict[str, Any], *, looks: bool) -> None:
+    if looks and row["look"] is None:
+        raise DataError(
+            f"{folder} was built without --dedup near, so nobody noted what its images look like; "
+            "build it so, or compare bytes only: --dedup exact"
+        )
 
 
 def _rows_of(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -102,11 +114,12 @@ def _rows_of(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not path.exists():
         raise DataError(f"{folder} has no {TABLE_NAME}; `mmdata build` and `mmdata merge` write one")
     try:
-        with ParquetFile(path) as table:
+        # Opened here: Arrow takes no names that are not UTF-8.
+        with open(path, "rb") as file, ParquetFile(file) as table:
             for batch in table.iter_batches(ROWS_PER_GROUP, columns=list(columns)):
                 yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as a table of `mmdata build`: {error}") from error
 
 
 def _row(decision: Decision) -> dict[str, Any]:

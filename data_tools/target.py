@@ -1,4 +1,4 @@
-"""The folder that a set of shards is written to: which files of it are ours, what may be replaced, how a set gets there.
+"""The folder that shards are written to: which of its files are ours, what may be replaced, how a set gets there.
 
 A set is made complete in a folder of its own and then put in place: file by file, the manifest last, where the target
 holds none; else by an exchange of the two folders, which keeps all that mmdata has not written.
@@ -7,7 +7,9 @@ holds none; else by an exchange of the two folders, which keeps all that mmdata 
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +19,8 @@ from data_tools.pack import LEFT_OUT_NAME, MANIFEST_NAME, TABLE_NAME
 from data_tools.table import SCHEMA
 from mmtrain.data.index import DataError, ShardEntry, index_path, read_manifest
 from mmtrain.data.sidecar import FORMAT as INDEX_FORMAT
-from mmtrain.io.atomic import sync_folder, sync_tree
-from mmtrain.io.exchange import MARKER, replace_folder, temporary_folders
+from mmtrain.io.atomic import sync_folder, sync_tree, temporary_name
+from mmtrain.io.exchange import MARKER, finish_replacement, replace_folder, temporary_folders
 from mmtrain.io.replace import check_output_folder, check_swappable, is_run
 
 INDEX_SUFFIX = ".index"
@@ -92,7 +94,8 @@ def put_in_place(new: Path, folder: Path, *, overwrite: bool, unfinished: Collec
         sync_tree(new)  # the old set is removed for it
         replace_folder(new, folder, owned)
         return
-    for name in sorted(os.listdir(new), key=lambda name: (name == MANIFEST_NAME, name)):
+    last = (LEFT_OUT_NAME, TABLE_NAME, MANIFEST_NAME)
+    for name in sorted(os.listdir(new), key=lambda name: (name in last and last.index(name) + 1, name)):
         os.replace(new / name, folder / name)
     sync_folder(folder)
     new.rmdir()
@@ -103,6 +106,27 @@ def check_index_names(shards: Iterable[Path]) -> None:
     for path in map(index_path, shards):
         if os.path.lexists(path) and not _is_our_index(path):
             raise DataError(f"{path} is there already and was not written by mmdata; move it away to index its shard")
+
+
+@contextmanager
+def new_set(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder to fill with a set, put in place of `folder` when the block ends; it vanishes when it raises."""
+    finish_replacement(folder)
+    check_target(folder, overwrite=overwrite)
+    real = Path(os.path.realpath(folder))
+    made = not real.parent.exists()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    new = temporary_name(real)
+    new.mkdir()
+    try:
+        yield new
+        put_in_place(new, folder, overwrite=overwrite)
+    except BaseException:
+        if not (new / MARKER).exists():  # else it has changed places with the old set
+            shutil.rmtree(new, ignore_errors=True)
+        if made and not os.listdir(real.parent):
+            real.parent.rmdir()
+        raise
 
 
 def restore_set(new: Path, folder: Path, entries: tuple[ShardEntry, ...]) -> None:

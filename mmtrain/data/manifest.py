@@ -9,9 +9,11 @@ from typing import Any
 
 from mmtrain.data.faults import DataError
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.json_text import lenient_json
 
 FORMAT = "mmtrain-shards/1"
 FILE_NAME = "manifest.json"
+INDEXED = "mmdata index"  # the source of a set whose shards were all written by other tools
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Manifest:
     source: Any
     settings: Any
     statistics: Any
+    listed_as_indexed: tuple[str, ...] = ()  # shards of other tools that `mmdata index` has added to built ones
+
+    @property
+    def indexed(self) -> tuple[str, ...]:
+        """Names of the shards that another tool has written and `mmdata index` has only indexed."""
+        return tuple(shard.name for shard in self.shards) if self.source == INDEXED else self.listed_as_indexed
 
 
 def describe_shard(tar_path: Path, num_samples: int) -> ShardEntry:
@@ -49,8 +57,12 @@ def write_manifest(
     source: Any,
     settings: Any,
     statistics: Any,
+    indexed: Sequence[str] = (),
 ) -> Path:
-    """Write `folder`/manifest.json whole or not at all; the same arguments give the same bytes."""
+    """Write `folder`/manifest.json whole or not at all; the same arguments give the same bytes.
+
+    `indexed` names the shards that another tool has written, where `source` does not say so of all.
+    """
     content = {
         "format": FORMAT,
         "num_samples": sum(shard.num_samples for shard in shards),
@@ -59,6 +71,8 @@ def write_manifest(
         "source": source,
         "settings": settings,
     }
+    if indexed:
+        content["indexed"] = sorted(indexed)
     return atomic_write(Path(folder) / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -74,14 +88,24 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(content, str(path))
 
 
+def _checked(entry: ShardEntry) -> ShardEntry:
+    """An entry of a manifest from outside: its name is one in the same folder, its numbers are counts."""
+    name = entry.name
+    if not isinstance(name, str) or not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise ValueError(f"{name!r} is no name of a shard")
+    if not all(isinstance(count, int) and count >= 0 for count in (entry.num_samples, entry.bytes)):
+        raise ValueError(f"{name} has counts that are none")
+    return entry
+
+
 def parse_manifest(text: bytes, name: str) -> Manifest:
     """The manifest that `text` is; DataError naming `name` where it is none."""
     try:
-        content = json.loads(text)
+        content = lenient_json(text)
         if content["format"] != FORMAT:
             raise DataError(f"{name} has format {content['format']!r}, wanted {FORMAT!r}; build the shards again")
-        shards = tuple(ShardEntry(**entry) for entry in content["shards"])
+        shards = tuple(_checked(ShardEntry(**entry)) for entry in content["shards"])
         said = (content[key] for key in ("source", "settings", "statistics"))
-        return Manifest(content["num_samples"], shards, *said)
-    except (ValueError, KeyError, TypeError) as error:
+        return Manifest(int(content["num_samples"]), shards, *said, tuple(map(str, content.get("indexed", ()))))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{name} is not a manifest of shards ({type(error).__name__}: {error})") from error
