@@ -1,8 +1,11 @@
 """The README of an export: what the model is, what it was trained on, how well it does, how to use it."""
 
+import json
 from pathlib import Path
 
 from mmtrain.config.schema import RunConfig
+from mmtrain.io.text import printable
+from mmtrain.monitor.results import is_number
 
 USE = """Caption a picture:
 
@@ -59,7 +62,7 @@ def model_card(
     return "\n".join(
         [
             front,
-            f"# {plan.run_dir.name}\n",
+            f"# {printable(plan.run_dir.name)}\n",
             f"A vision-language model of {num_parameters:,} parameters, {for_what} with mmtrain for {step:,} steps "
             f"of {plan.train.global_batch_size} samples (seed {plan.seed}, losses {weights}).\n",
             f"- images of {shape.image_size} px in patches of {shape.patch_size}; texts of at most "
@@ -71,15 +74,28 @@ def model_card(
             "## Scores\n",
             _table(scores),
             "## Use\n",
-            USE.replace("FOLDER", str(folder)),
+            USE.replace('"FOLDER"', _literal(folder)),
             "",
         ]
     )
+
+
+def _literal(folder: Path) -> str:
+    """A Python string for the name of a folder; what is not UTF-8 in it is an escape, so that it names the same."""
+    return json.dumps(str(folder), ensure_ascii=False).encode(errors="backslashreplace").decode()
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|")
 
 
 def _table(scores: dict[str, dict[str, float]]) -> str:
     """Every score of every evaluation, fractions of 1 as they are."""
     if not scores:
         return "The run logged none at this step.\n"
-    rows = [f"| {name} | {score} | {value:.4g} |" for name, found in scores.items() for score, value in found.items()]
+    rows = [
+        f"| {_cell(name)} | {_cell(score)} | {f'{value:.4g}' if is_number(value) else 'no number'} |"
+        for name, found in scores.items()
+        for score, value in found.items()
+    ]
     return "\n".join(["| split | score | value |", "|---|---|---|", *rows, ""])

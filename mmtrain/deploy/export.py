@@ -1,6 +1,5 @@
 """A checkpoint of a run as a Hugging Face folder: weights, config, processor, and a card that says what it is."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from mmtrain.hf.generating import generation_config_of
 from mmtrain.hf.names import in_run, shapes
 from mmtrain.hf.processing import processor_of
 from mmtrain.hf.storage import write_weights
+from mmtrain.monitor.log import LINES, read_rows
 from mmtrain.parallel.slices import Slice
 
 TOKENIZER = "tokenizer.model"
@@ -112,8 +112,7 @@ def _answer_tokens(plan: RunConfig) -> int:
 
 def scores_of(run_dir: Path, manifest: Manifest) -> dict[str, dict[str, float]]:
     """The scores that the run's log holds of this step, by the evaluation's name; the last of each."""
-    log = run_dir / "log.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = read_rows(run_dir) if (run_dir / LINES).exists() else []
     return {
         row["eval"]: {name: value for name, value in row.items() if name not in ("eval", "step")}
         for row in rows

@@ -102,16 +102,21 @@ def tensors_in(folder: Path) -> Tensors:
 def load_processor(folder: Path) -> VLBertProcessor:
     """The processor in `folder`; ExportError names the file of it that cannot be used."""
     read_json(folder / PROCESSOR_FILE)
-    kind = read_json(folder / TOKENIZER_CONFIG).get("tokenizer_class")
+    file = tokenizer_file(folder)
     for name in MORE_JSON:
         if (folder / name).exists():
             read_json(folder / name)
-    if kind == VLBertTokenizer.__name__:
-        check_file(folder / TOKENIZER_FILE)
-        _parsed(folder / TOKENIZER_FILE, lambda: VLBertTokenizer(str(folder / TOKENIZER_FILE)))
-    else:
-        check_file(folder / FOLDER_TOKENIZER)
+    if file.name == TOKENIZER_FILE:
+        _parsed(file, lambda: VLBertTokenizer(str(file)))
     return _parsed(folder / PROCESSOR_FILE, lambda: VLBertProcessor.from_pretrained(folder), f" or {TOKENIZER_CONFIG}")
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """The file of the tokenizer: of sentencepiece, or another model's. ExportError where it is missing or damaged."""
+    kind = read_json(folder / TOKENIZER_CONFIG).get("tokenizer_class")
+    file = folder / (TOKENIZER_FILE if kind == VLBertTokenizer.__name__ else FOLDER_TOKENIZER)
+    check_file(file)
+    return file
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from mmtrain.config.schema import ModelConfig
 from mmtrain.config.shapes import FREE_OF_WEIGHTS
 from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.configuration import COPIED, VLBertConfig
-from mmtrain.hf.export_folder import CONFIG, ExportError, check_weights, read_config, read_json, tensors_in
+from mmtrain.hf.export_folder import (
+    CONFIG,
+    ExportError,
+    check_weights,
+    read_config,
+    read_json,
+    tensors_in,
+    tokenizer_file,
+)
 from mmtrain.hf.names import in_twin
 from mmtrain.hf.storage import WeightFolder, is_file_of
 from mmtrain.hf.tokenization import TOKENIZER_FILE
@@ -77,8 +85,8 @@ class ExportSource:
             for name, (own, theirs) in shape.items()
             if own != theirs
         ]
-        own = self.folder / TOKENIZER_FILE
-        tokenizer, file = (own, own) if own.exists() else (self.folder, self.folder / "tokenizer.json")
+        file = tokenizer_file(self.folder)
+        tokenizer = file if file.name == TOKENIZER_FILE else self.folder
         if not is_file_of(file, tokenizer_sha256):
             faults.append(f"data.tokenizer is not that of model.init_from; set data.tokenizer={tokenizer}")
         return faults

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -39,7 +39,12 @@ def print_report(*fields: str) -> None:
 
 def print_error(program: str, message: str) -> None:
     """`PROGRAM: message` on standard error, line by line; a standard error that is gone is no further error."""
-    _write_stderr("".join(f"{printable(line)}\n" for line in f"{program}: {message}".split("\n")))
+    print_log(f"{program}: {message}")
+
+
+def print_log(text: str) -> None:
+    """Lines of a log on standard error; one that is gone is no error: what matters is in files as well."""
+    _write_stderr("".join(f"{printable(line)}\n" for line in text.split("\n")))
 
 
 def print_table(table: Table, *, min_width: int = 0, is_result: bool = True) -> None:
@@ -74,7 +79,8 @@ class PlainTable(Table):
 
 def plain_console(*, stderr: bool = False) -> Console:
     """A rich console that takes no text for markup, emoji codes or syntax."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    file = _BestEffort(sys.stderr) if stderr else None
+    return Console(file=file, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
@@ -87,6 +93,27 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     task = bar.add_task(what, total=total)
     with bar:
         yield lambda: bar.advance(task)
+
+
+class _BestEffort:
+    """A stream that may go away, as a terminal does: what it cannot take is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._stream.write(_encodable(text, self._stream))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def go_on_without_stdout(error: OSError) -> None:

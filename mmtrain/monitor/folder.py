@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from mmtrain.config.load import dump_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.console import PlainTable, print_report, print_table
 from mmtrain.monitor.log import RunLog
 from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.peaks import peak_tflops
@@ -69,16 +68,15 @@ class RunFolder:
         """Print the table of held-out scores and where everything is."""
         if not self.writes:
             return
-        console = Console()
         for name, scores in (report.scores if report else {}).items():
-            console.print(scores_table(name, scores))
+            print_table(scores_table(name, scores), is_result=False)
         places = {"run folder": self.path, "TensorBoard": self.path / "tensorboard"}
         if report and report.retrieved and self.sheet:
             places["contact sheet"] = self.sheet.path
         if report and report.shown and self.sheet:
             places["answers"] = self.path / "answered.png"
         for what, where in places.items():
-            console.print(f"{what + ':':<15}{where}", soft_wrap=True)
+            print_report(f"{what + ':':<15}{where}")
 
     def close(self) -> None:
         """Let go of the folder's files."""
@@ -95,9 +93,9 @@ def _copy_tokenizer(source: Path, to: Path) -> None:
         shutil.copyfile(file, to / file.name)
 
 
-def scores_table(name: str, scores: dict[str, float]) -> Table:
+def scores_table(name: str, scores: dict[str, float]) -> PlainTable:
     """One evaluation as a table: shares in percent, counts and perplexity as they are."""
-    table = Table("score", "value", title=f"held-out scores: {name}" if name != "heldout" else "held-out scores")
+    table = PlainTable("score", "value", title=f"held-out scores: {name}" if name != "heldout" else "held-out scores")
     for score, value in scores.items():
         is_share = not score.startswith("num_") and not score.endswith("perplexity")
         table.add_row(score, f"{value:.1%}" if is_share else f"{value:g}")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -10,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.console import print_log
+from mmtrain.io.json_text import JsonError, lenient_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # one line of log.jsonl: always `step`; with `eval` where it holds scores
 
+LOG = logging.getLogger("mmtrain.monitor")
 LINES = "log.jsonl"
 TENSORBOARD_FLUSH_SECONDS = 10  # what a killed run may lose
 
@@ -62,16 +64,20 @@ class RunLog:
         atomic_write(path, json.dumps(rows, ensure_ascii=False, indent=0))
 
     def cut(self, keeps: Callable[[Row], bool]) -> list[Row]:
-        """Forget every row that `keeps` says no to, from the file and from TensorBoard; the rows that stay."""
+        """Forget every row that `keeps` says no to, from the file and from TensorBoard; the rows that stay.
+
+        Lines that are no rows stay where they are.
+        """
         if self._lines is None:
             return []
-        rows = read_rows(self.run_dir)
-        kept = [row for row in rows if keeps(row)]
-        if len(kept) < len(rows):
+        path = self.run_dir / LINES
+        lines = [(line, _row_of(line)) for line in path.read_bytes().splitlines(keepends=True)]
+        left = [(line, row) for line, row in lines if row is None or keeps(row)]
+        if len(left) < len(lines):
             self._lines.close()
-            path = self.run_dir / LINES
-            atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept))
+            atomic_write(path, b"".join(line for line, _ in left))
             self._lines = path.open("a", encoding="utf-8")
+        kept = [row for _, row in left if row is not None]
         self._first_step = 1 + max((row["step"] for row in kept), default=0)
         return kept
 
@@ -109,25 +115,48 @@ class RunLog:
 
 
 def read_rows(run_dir: Path) -> list[Row]:
-    """The rows of RUN_DIR/log.jsonl, oldest first."""
-    with (run_dir / LINES).open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The rows of RUN_DIR/log.jsonl, oldest first. Lines that are none are passed over, and counted in one warning.
+
+    A kill or a loss of power leaves half a line or zeros, also amid the file where a run has gone on since.
+    """
+    path = run_dir / LINES
+    rows = [_row_of(line) for line in path.read_bytes().removesuffix(b"\n").split(b"\n")]
+    if num_others := rows.count(None):
+        LOG.warning("%s: %d of %d lines are no rows of a log and are passed over", path, num_others, len(rows))
+    return [row for row in rows if row is not None]
+
+
+def _row_of(line: bytes) -> Row | None:
+    """The row in a line: a JSON object with a whole number as its step, and if it holds scores a name; else None."""
+    try:
+        row = lenient_json(line.decode())
+    except (JsonError, UnicodeDecodeError):
+        return None
+    is_row = isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("eval", ""), str)
+    return row if is_row else None
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line without an end: the run before this one was killed while it wrote that."""
+    """End a last line that has no end, if it is a row, else cut it off: the run before was killed while it wrote."""
     if not path.exists():
         return
     with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if _row_of(content[whole:]) is not None:
+            file.write(b"\n")
+        else:
+            file.truncate(whole)
 
 
 class _ToStderr(logging.Handler):
-    """Writes to what sys.stderr is at that moment: a live progress line puts itself there to stay below the rest."""
+    """Writes to what sys.stderr is at that moment: a live progress line puts itself there to stay below the rest.
+
+    A terminal that has gone away ends no run.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        print_log(self.format(record))
 
 
 def start_logging(*, rank: int, fields: Mapping[str, str] | None = None) -> None:

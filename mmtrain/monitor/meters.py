@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from mmtrain.io.console import plain_console
 from mmtrain.monitor.log import Row, RunLog
 from mmtrain.monitor.pictures import ContactSheet
 from mmtrain.records import EvalReport, StepReport
@@ -57,11 +57,11 @@ class Meters:
         rows = self._log.cut(
             lambda row: row["step"] < step or (row["step"] == step and not (is_over and "eval" in row))
         )
-        self.samples = max((row["samples"] for row in rows if "samples" in row), default=0)
-        self.skipped = max((row["skipped"] for row in rows if "skipped" in row), default=0)
+        self.samples = max((row["samples"] for row in rows if type(row.get("samples")) is int), default=0)
+        self.skipped = max((row["skipped"] for row in rows if type(row.get("skipped")) is int), default=0)
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=step)
-        return [row["loss"] for row in rows if row.get("loss") is not None]
+        return [row["loss"] for row in rows if isinstance(row.get("loss"), int | float)]
 
     def record(self, step: int, report: StepReport, *, step_seconds: float, data_wait_seconds: float) -> Row:
         """The row of optimizer step `step` (1 is the first), logged and shown.
@@ -137,8 +137,10 @@ def _progress() -> Progress:
     # A narrow terminal cuts the numbers short, neither the bar nor the count of steps.
     bar = BarColumn(bar_width=16, table_column=Column(min_width=16))
     count = MofNCompleteColumn(table_column=Column(no_wrap=True))
-    words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
-    return Progress(bar, count, words, console=Console(stderr=True), expand=True)
+    words = TextColumn(
+        "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
+    return Progress(bar, count, words, console=plain_console(stderr=True), expand=True)
 
 
 def _line(row: Row) -> str:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import LINES, read_rows
 
 PRIORS = ("constant_", "chance_")  # what a score is called that one gets without looking
+MAX_INTEGER = 2**63  # larger ones are no counts, and no float holds them
 Scores = dict[tuple[str, str], float]  # by the evaluation's name and the score's
 
 
@@ -28,10 +31,10 @@ class Line:
 
 
 def runs_of(place: Path) -> list[Path]:
-    """A run folder itself, or the runs in a folder, by name; FileNotFoundError where there is none."""
+    """A run folder itself, or the runs in a folder, by name; InputError where there is none."""
     found = [place] if (place / LINES).exists() else sorted(log.parent for log in place.glob(f"*/{LINES}"))
     if not found:
-        raise FileNotFoundError(f"{place} is no run and holds none: there is no {LINES} in it or in a folder of it")
+        raise InputError(f"{place} is no run and holds none: there is no {LINES} in it or in a folder of it")
     return found
 
 
@@ -42,8 +45,15 @@ def last_scores(run_dir: Path) -> Scores:
         for row in read_rows(run_dir)
         if "eval" in row
         for name, value in row.items()
-        if name not in ("eval", "step") and value is not None
+        if name not in ("eval", "step") and is_number(value)
     }
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a log is a finite number: null stands for what was none, and anyone can write text there."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= MAX_INTEGER
+    return isinstance(value, float) and isfinite(value)
 
 
 def compared(columns: Sequence[Mapping[tuple[str, str], float]], patterns: Sequence[str]) -> list[Line]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.compare import main
+from mmtrain.io.errors import InputError
 from mmtrain.monitor.results import Line, compared, last_scores, runs_of
 
 
@@ -28,7 +29,7 @@ def runs(tmp_path: Path) -> Path:
 def test_a_folder_is_a_run_or_holds_some(runs: Path) -> None:
     assert runs_of(runs / "good/vqa") == [runs / "good/vqa"]
     assert runs_of(runs / "good") == [runs / "good/captions", runs / "good/vqa"]
-    with pytest.raises(FileNotFoundError, match="is no run and holds none"):
+    with pytest.raises(InputError, match="is no run and holds none"):
         runs_of(runs)
 
 

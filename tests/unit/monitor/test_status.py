@@ -72,7 +72,7 @@ def test_the_rank_that_fails_first_has_the_word_and_those_that_lost_it_do_not_wr
         (RunStopped("no"), "failed", "no", False),
         (ValueError("odd\nand more"), "failed", "rank 0 failed: ValueError: odd", True),
         (RuntimeError("reset by peer"), "failed", "rank 0 stopped while the ranks came together: another rank", True),
-        (KeyboardInterrupt(), "failed", "rank 0 failed: KeyboardInterrupt", True),
+        (KeyboardInterrupt(), "failed", "interrupted", True),
     ],
     ids=["preempted", "refused", "an error of its own", "a lost rank", "interrupted"],
 )
