@@ -28,9 +28,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def _add_source(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image-column", default="image", help="of paths or addresses (%(default)s)")
     group.add_argument("--caption-column", default="caption", help="of captions, also in a .json (%(default)s)")
-    group.add_argument("--keep-columns", nargs="+", default=[], metavar="COLUMN", help="go on into KEY.json")
+    group.add_argument("--no-quotes", action="store_true", help="in .csv and .tsv quotes are plain characters")
+    group.add_argument(
+        "--keep-columns", nargs="+", action="extend", default=[], metavar="COLUMN", help="go on into KEY.json"
+    )
     group.add_argument("--image-root", metavar="PLACE", help="folder or address that image names are seen from")
-    group.add_argument("--split", nargs="+", default=[], metavar="NAME", help="wanted of a file of Karpathy's kind")
+    group.add_argument(
+        "--split", nargs="+", action="extend", default=[], metavar="NAME", help="wanted of a file of Karpathy's kind"
+    )
     group.add_argument("--group", action="store_true", help="rows of one image become one sample with all captions")
     group.add_argument(
         "--vqa", nargs="+", action="append", default=[], metavar="FILE",
@@ -72,7 +77,13 @@ def _add_cut(group: argparse._ArgumentGroup) -> None:
         "--near-bits", type=int, choices=range(MOST_BITS + 1), default=6, help="of 128 that may differ (%(default)s)"
     )
     group.add_argument(
-        "--against", type=Path, nargs="+", default=[], metavar="SET", help="earlier builds whose images count as seen"
+        "--against",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SET",
+        help="earlier builds whose images count as seen",
     )
 
 
@@ -133,7 +144,8 @@ def source_options_of(arguments: argparse.Namespace) -> SourceOptions:
         if len(files) > 2:
             raise DataError(f"--vqa got {len(files)} files; wanted questions and their annotations; repeat it for more")
     questions = tuple((files[0], files[1] if len(files) > 1 else None) for files in arguments.vqa)
-    columns = Columns(arguments.image_column, arguments.caption_column, tuple(arguments.keep_columns))
+    kept = tuple(dict.fromkeys(arguments.keep_columns))
+    columns = Columns(arguments.image_column, arguments.caption_column, kept, quotes=not arguments.no_quotes)
     return SourceOptions(columns, arguments.image_root, questions, tuple(arguments.split), arguments.group)
 
 

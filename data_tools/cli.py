@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from mmtrain.io.arguments import Parser
+from data_tools.positionals import PositionalsParser
 from mmtrain.io.command import run_command
 
 
@@ -49,9 +49,9 @@ def _run(words: list[str], chosen: str) -> int:
     return getattr(COMMANDS[arguments.command].load(), arguments.command)(arguments)
 
 
-def _parser(chosen: str) -> Parser:
+def _parser(chosen: str) -> PositionalsParser:
     """The parser of the command line; only the chosen command's own arguments are in it."""
-    parser = Parser(prog="mmdata", description=__doc__)
+    parser = PositionalsParser(prog="mmdata", description=__doc__)
     words = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for word, command in COMMANDS.items():
         own = words.add_parser(word, help=command.promise, description=command.promise)
