@@ -23,7 +23,6 @@ REQUIRES = [
     "torch>=2.11,<2.14",
     "transformers>=5.0,<6",
     "urllib3>=2.2,<3",
-    "webdataset>=1.0,<2",
 ]
 TEST = [
     "hypothesis>=6.100,<7",
@@ -32,6 +31,7 @@ TEST = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.9,<1",
+    "webdataset>=1.0,<2",
 ]
 
 # Makes `mmdata build` faster and changes no byte of its results; where no compiler is, Pillow does the same.

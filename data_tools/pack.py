@@ -1,16 +1,15 @@
 """Packs samples into shards: USTAR tars of which every byte follows from the samples, whole or not there at all."""
 
-import hashlib
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from data_tools.images import image_extension, upright_size
 from mmtrain.data.index import ShardEntry, scan_shard, write_index
 from mmtrain.data.sidecar import NO_SIZE
 from mmtrain.io.atomic import atomic_open
+from mmtrain.io.checksum import ChecksumWriter
 
 SHARD_NAME = "{split}-{number:06d}.tar"
 MANIFEST_NAME = "manifest.json"
@@ -28,28 +27,11 @@ class Sample:
     files: dict[str, bytes]  # extension -> content, written in this order
 
 
-class Summing:
-    """A file being written, and the checksum of what was written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest, self.num_bytes = file, hashlib.sha256(), 0
-
-    def write(self, content: bytes) -> None:
-        """Append `content`."""
-        self._file.write(content)
-        self._digest.update(content)
-        self.num_bytes += len(content)
-
-    def sha256(self) -> str:
-        """Of all that was written, in hex."""
-        return self._digest.hexdigest()
-
-
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
     """Write the tar at `path` and its index; a crash leaves at most a name that starts with a dot."""
     sizes = []
     with atomic_open(path) as file:
-        tar = Summing(file)
+        tar = ChecksumWriter(file)
         for sample in samples:
             for extension, content in sample.files.items():
                 _append(tar, f"{sample.key}.{extension}", content)
@@ -67,7 +49,7 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
     return folder / SHARD_NAME.format(split=split, number=number)
 
 
-def _append(tar: Summing, name: str, content: bytes) -> None:
+def _append(tar: ChecksumWriter, name: str, content: bytes) -> None:
     header = tarfile.TarInfo(name)  # owner, group and time stay 0, so that two builds are the same bytes
     header.size, header.mode = len(content), MODE
     tar.write(header.tobuf(tarfile.USTAR_FORMAT))

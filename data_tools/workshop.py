@@ -9,12 +9,10 @@ inputs/                 copies of inputs behind addresses
 lock                    held by whoever builds or merges; shared by parts
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ from typing import Any, BinaryIO
 from data_tools.records import Record, from_line, to_line
 from mmtrain.data.index import DataError, ShardEntry
 from mmtrain.io.atomic import atomic_open, atomic_write
+from mmtrain.io.locks import LockHeldError, file_lock
 
 NAME = ".work"
 FORMAT = "mmdata-work/1"
@@ -124,16 +123,17 @@ class Workshop:
         """Keep others from the same work meanwhile; parts share it. DataError where somebody is at it."""
         made = not os.path.lexists(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         try:
-            self._take_lock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            yield
-            self._tidy(shared=shared, made=False)
-        except BaseException:
-            self._tidy(shared=shared, made=made)
-            raise
-        finally:
-            os.close(lock)
+            with file_lock(self.folder / LOCK_NAME, shared=shared, timeout_seconds=LOCK_SECONDS):
+                try:
+                    yield
+                    self._tidy(shared=shared, made=False)
+                except BaseException:
+                    self._tidy(shared=shared, made=made)
+                    raise
+        except LockHeldError as error:
+            place = self.folder.parent
+            raise DataError(f"another mmdata is at work on {place}; wait for it, or end it") from error
 
     def _tidy(self, *, shared: bool, made: bool) -> None:
         """Leave no empty folders of a build that did not begin."""
@@ -142,17 +142,6 @@ class Workshop:
         self._remove_folder()
         if made and not os.listdir(self.folder.parent):
             self.folder.parent.rmdir()
-
-    def _take_lock(self, lock: int, kind: int) -> None:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                return fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    place = self.folder.parent
-                    raise DataError(f"another mmdata is at work on {place}; wait for it, or end it") from error
-            time.sleep(0.1)
 
     def images_path(self, chunk: int) -> Path:
         """Where the images of a chunk lie."""

@@ -15,7 +15,7 @@ from mmtrain.io.atomic import atomic_write
 FORMAT = "mmtrain-checkpoint/2"
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"  # of the manifest's other lines
-RECORDED = ("mmtrain", "torch", "deepspeed", "megatron-core", "numpy", "webdataset", "sentencepiece")
+RECORDED = ("mmtrain", "torch", "deepspeed", "megatron-core", "numpy", "sentencepiece")
 
 
 @dataclass(frozen=True)

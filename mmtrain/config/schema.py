@@ -212,10 +212,12 @@ class DataConfig(Frozen):
     chunk_samples: Count = 64  # neighbours of a shard that stay together until the window: what is read in one go
     window_chunks: Count = 64  # chunks whose samples are mixed with each other; fewer are read more in order
     tail: Literal["drop", "pad"] = "drop"  # an epoch's last samples that fill no global batch: listed, or padded up
+    # Places that begin with `pipe:` are commands, run in a shell. Taken from the command line only, and kept nowhere.
+    allow_pipe: bool = Field(default=False, exclude=True)
     cache_dir: Path | None = None  # local folder for what is read of remote shards; must be set where there are any
     cache_bytes: Count = 64 * 2**30  # the most that folder may hold
     read_retries: Amount = 4  # further tries, each after a longer pause, before a failing read is given up and named
-    read_timeout_seconds: Positive = 120.0  # a remote read that is slower has failed
+    read_timeout_seconds: Positive = 120.0  # a remote read has failed that waits so long for a connection or a byte
 
     @model_validator(mode="before")
     @classmethod

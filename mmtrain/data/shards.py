@@ -157,6 +157,8 @@ def _refuse_missing(folder: Path, listed: dict[str, ShardEntry], there: set[str]
 
 def _count(location: str, entry: ShardEntry | None, access: Access) -> _Counted:
     if entry is not None:
+        if is_remote(location):
+            access.expect(location, entry)
         return _Counted(location, entry.num_samples, entry.bytes, entry.sha256)
     sidecar, name = access.sidecar(location), shown_name(location)
     digest = hashlib.blake2b(digest_size=16)
@@ -186,7 +188,7 @@ def _count_remote(url: str, access: Access, knob: str) -> list[_Counted]:
         return [_count(url, _manifest_beside(url, access).get(file_name(url)), access)]
     if listed := _remote_manifest(url, access):
         return [_count(join_url(url, name), entry, access) for name, entry in listed.items()]
-    if tars := [tar for tar in access.remote.folder(url) if not file_name(tar).startswith(".")]:
+    if tars := [tar for tar in access.list_tars(url) if not file_name(tar).startswith(".")]:
         return [_count(tar, None, access) for tar in tars]
     lacks, folder = "a manifest.json" if is_http(url) else "a .tar", redact(strip_query(url)).rstrip("/")
     raise DataError(
@@ -212,7 +214,7 @@ def _remote_manifest(folder: str, access: Access) -> dict[str, ShardEntry]:
     url = join_url(folder, FILE_NAME)
     if url not in access.manifests:
         try:
-            access.manifests[url] = _listed(parse_manifest(access.remote.whole(url), redact(url)))
+            access.manifests[url] = _listed(parse_manifest(access.read_file(url), redact(url)))
         except DataError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise

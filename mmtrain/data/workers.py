@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from mmtrain.data.faults import DataError
-from mmtrain.data.remote import forget_connections
 from mmtrain.data.ring import Ring
 from mmtrain.data.samples import BadSample
 from mmtrain.data.slot import Layout, Slot
@@ -203,7 +202,6 @@ class Readers:
             os.close(self._tasks_in)
             os.close(self._answers_out)
             settle_child(self._trainer)
-            forget_connections()
             self._serve(number)
             status = 0
         finally:

@@ -1,23 +1,19 @@
 """A run folder belongs to one live run: the first rank locks it, and the system lets go when that process ends."""
 
-import errno
-import fcntl
 import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from mmtrain.config.load import ConfigError
 from mmtrain.io.atomic import remove_temporaries
+from mmtrain.io.locks import LockHeldError, RecordLock
 from mmtrain.monitor.status import ENDINGS, RunStatus, read_status
 from mmtrain.parallel.launch import Launch
 from mmtrain.parallel.meeting import told_by_first
 
 LOG = logging.getLogger("mmtrain.monitor")
 LOCK = "lock"
-HELD = (errno.EACCES, errno.EAGAIN)
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Claim:
@@ -25,38 +21,23 @@ class Claim:
 
     def __init__(self, run_dir: Path, node: str) -> None:
         """ConfigError where another live run holds the folder, or nothing can be written into it."""
-        self._file: TextIO | None = None
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            file = (run_dir / LOCK).open("a+")
+            # Forked readers do not inherit it: it ends with this process and not with the last child.
+            self._lock = RecordLock(run_dir / LOCK, f"{node}, process {os.getpid()}, since {started}")
+        except LockHeldError as held:
+            raise ConfigError(
+                [f"run_dir {run_dir} is held by a run that is alive ({held.owner}); end it, or name another"]
+            ) from None
         except OSError as fault:
             raise ConfigError([f"run_dir {run_dir} cannot be written to ({fault.strerror}); name another"]) from None
-        try:
-            # A record lock: forked readers do not inherit it, so it ends with this process and not with the last child.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            self._refuse_or_warn(fault, run_dir, file)
-        self._file = file
-        file.truncate(0)
-        file.write(f"{node}, process {os.getpid()}, since {datetime.now(UTC).isoformat(timespec='seconds')}\n")
-        file.flush()
+        if not self._lock.is_held:
+            LOG.warning("the file system of %s knows no locks: a second run in it would not be noticed", run_dir)
 
     def release(self) -> None:
         """Let go of the folder."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @staticmethod
-    def _refuse_or_warn(fault: OSError, run_dir: Path, file: TextIO) -> None:
-        if fault.errno in HELD:
-            file.seek(0)
-            raise ConfigError(
-                [f"run_dir {run_dir} is held by a run that is alive ({file.read().strip()}); end it, or name another"]
-            ) from None
-        if fault.errno not in UNSUPPORTED:
-            raise fault
-        LOG.warning("the file system of %s knows no locks: a second run in it would not be noticed", run_dir)
+        self._lock.release()
 
 
 def open_status(run_dir: Path, launch: Launch, num_steps: int) -> tuple[RunStatus, Claim | None]:
