@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_tools.images import image_extension, load_image, open_image
-from data_tools.left_out import Unusable
+from data_tools.images import image_extension
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
 from data_tools.survey import Survey, spread, survey_shard
 from mmtrain.data.index import DataError, open_index, read_part
 from mmtrain.io.console import PlainTable
+from mmtrain.io.image_codec import ImageError, decode
 
 TILE_PIXELS = 160  # each side of an image on the sheet
 MARGIN_PIXELS = 8
@@ -21,6 +21,7 @@ CAPTION_LINES = 4
 FONT_PIXELS = 12
 CHARACTERS_PER_LINE = TILE_PIXELS // 6
 MAX_FAULTS = 10  # in the table
+REFUSED = "lightgrey"  # in place of an image that cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def write_sheet(shards: Sequence[Path], out: Path, count: int) -> int:
     """Draw the first `count` images with their captions into a PNG or JPEG; returns how many there were."""
     shown = [tile for tile, _ in zip(tiles(shards), range(count), strict=False)]
     if not shown:
-        raise DataError("the shards hold no image that could be shown")
+        raise DataError("the shards hold no image")
     columns = min(len(shown), max(1, round(len(shown) ** 0.5 * 1.3)))
     width, height = TILE_PIXELS + MARGIN_PIXELS, TILE_PIXELS + MARGIN_PIXELS + CAPTION_LINES * (FONT_PIXELS + 2)
     rows = -(-len(shown) // columns)
@@ -89,7 +90,7 @@ def _spread_phrase(figures: dict[str, float] | None) -> str:
 
 
 def tiles(shards: Sequence[Path]) -> Iterator[Tile]:
-    """Images that can be shown, with their captions, in the order of the shards."""
+    """Images with their captions, in the order of the shards; one that cannot be decoded is grey, with the reason."""
     for shard in shards:
         index = open_index(shard)
         for parts in index.parts:
@@ -98,11 +99,10 @@ def tiles(shards: Sequence[Path]) -> Iterator[Tile]:
                 continue
             caption = read_part(shard, parts["txt"]).decode("utf-8", "replace") if "txt" in parts else "(no caption)"
             try:
-                image = open_image(read_part(shard, parts[extension]))
-                load_image(image)
-            except Unusable:
-                continue
-            yield Tile(image.convert("RGB"), caption)
+                image = Image.fromarray(decode(read_part(shard, parts[extension])))
+            except ImageError as error:
+                image, caption = Image.new("RGB", (TILE_PIXELS, TILE_PIXELS), REFUSED), str(error)
+            yield Tile(image, caption)
 
 
 def _paste(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:

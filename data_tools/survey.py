@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from data_tools.images import image_extension, open_image
-from data_tools.left_out import Unusable
+from data_tools.images import image_extension
 from mmtrain.data.index import Part, ShardIndex, open_index, read_part
+from mmtrain.io.image_codec import ImageError, read_size
 
 
 @dataclass
@@ -103,7 +103,7 @@ def _enter_image(survey: Survey, index: ShardIndex, key: str, parts: dict[str, P
     if extension is None:
         return
     try:
-        survey.image_sizes[open_image(read_part(index.path, parts[extension])).size] += 1
+        survey.image_sizes[read_size(read_part(index.path, parts[extension]))] += 1
         survey.image_kibibytes[parts[extension].size >> 10] += 1
-    except Unusable as error:
-        survey.faults.append(f"{index.path.name}: {key}: {error.reason}: {error.detail}")
+    except ImageError as error:
+        survey.faults.append(f"{index.path.name}: {key}: {error}")

@@ -69,7 +69,7 @@ def test_what_is_transparent_becomes_white():
 def test_a_cut_image_is_refused(kind: str):
     content = picture(1, (64, 64), kind)
     for share in (0.0, 0.02, 0.5, 0.8):
-        with pytest.raises(ImageError, match="cannot be decoded"):
+        with pytest.raises(ImageError, match="broken image|empty file|not a JPEG"):
             decode(content[: int(share * len(content))])
 
 
@@ -80,9 +80,9 @@ def test_text_and_noise_are_refused():
 
 
 def test_an_image_that_promises_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mmtrain.data.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("mmtrain.io.image_codec.MAX_PIXELS", 100)
     for kind in ("JPEG", "PNG"):
-        with pytest.raises(ImageError, match="16 x 16 pixels"):
+        with pytest.raises(ImageError, match="too many pixels .16 x 16"):
             decode(picture(1, kind=kind))
 
 

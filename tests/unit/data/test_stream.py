@@ -196,8 +196,8 @@ def test_shuffled_pairs_show_each_caption_with_another_image(good_set: Path, tok
 SPOILT = {
     3: ({"txt": b"only a text"}, "has no image"),
     5: ({"jpg": picture(5)}, "has no caption"),
-    7: (files_of(7) | {"jpg": b"no jpeg"}, "cannot be decoded"),
-    9: (files_of(9) | {"jpg": picture(9)[:200]}, "cannot be decoded"),
+    7: (files_of(7) | {"jpg": b"no jpeg"}, "not a JPEG"),
+    9: (files_of(9) | {"jpg": picture(9)[:200]}, "broken image"),
     11: (files_of(11) | {"txt": b"  \n"}, "caption is empty"),
     13: (files_of(13) | {"txt": b"\xff\xfe"}, "not UTF-8"),
     15: (files_of(15) | {"jpg": b""}, "image is empty"),

@@ -5,9 +5,9 @@ import io
 import pytest
 from PIL import Image, ImageOps
 
-from data_tools import images
 from data_tools.images import ImageRules, prepare_image
 from data_tools.left_out import Unusable
+from mmtrain.io import image_codec
 
 
 def picture(size=(40, 30), mode="RGB", color="red") -> Image.Image:
@@ -102,6 +102,6 @@ def test_small_images_and_decompression_bombs_are_refused(monkeypatch):
         prepare_image(encode(picture(), "PNG"), ImageRules(min_side=31))
     with pytest.raises(Unusable, match="too many pixels"):
         prepare_image(encode(Image.new("1", (16_000, 14_000)), "PNG"), ImageRules())
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_codec, "MAX_PIXELS", 1000)
     with pytest.raises(Unusable, match="too many pixels"):
         prepare_image(encode(picture(), "PNG"), ImageRules())

@@ -17,11 +17,12 @@ from PIL import Image
 
 from data_tools.build import BuildSettings, build_shards
 from data_tools.foreign import index_shards
-from data_tools.images import MAX_PIXELS, ImageRules, prepare_image
+from data_tools.images import ImageRules, prepare_image
 from data_tools.left_out import Unusable
 from data_tools.pack import Sample, write_shard
 from data_tools.verify import verify_shards
 from mmtrain.data.index import DataError, ShardEntry, scan_shard, write_manifest
+from mmtrain.io.image_codec import MAX_PIXELS
 from tests.benchmarks.web_photos import draw_photo
 
 CPU_SECONDS_PER_CASE = 5
