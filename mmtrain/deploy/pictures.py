@@ -8,6 +8,7 @@ from PIL import Image
 from mmtrain.data.sources import local_name
 from mmtrain.io.errors import InputError
 from mmtrain.io.folders import DEAD_LINK, FOLDER, Entry, walk_files
+from mmtrain.io.image_codec import ImageError, decode_path
 from mmtrain.io.paths import resolve, shown
 from mmtrain.io.text import redact
 
@@ -49,10 +50,8 @@ def _is_image(name: str) -> bool:
 
 
 def opened(path: Path) -> Image.Image | str:
-    """The picture, or why there is none."""
+    """The picture in RGB, upright, or why there is none."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except Exception as error:  # on damaged files decoders raise nearly anything
-        return str(error) or type(error).__name__
+        return Image.fromarray(decode_path(path))
+    except ImageError as error:
+        return str(error)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
 from mmtrain.hf.configuration import VLBertConfig
-from mmtrain.hf.generating import GeneratesText, Images
+from mmtrain.hf.generating import GeneratesText, Images, texts_for
+from mmtrain.hf.processing import is_one_picture
 
 
 class VLBertForVisualQuestionAnswering(GeneratesText):
@@ -45,30 +45,33 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
     @torch.no_grad()
     def answer(self, images: Images, questions: str | Sequence[str], **how: Any) -> str | list[str]:
         """The answer to a question about a picture, or one for each picture; `how` goes to `generate`."""
-        one = isinstance(images, Image.Image)
         if self.answer_head is None:
             return self.generate(images, questions, **how)
         pixels = self.pixels_of(images)
-        texts = [questions] * len(pixels) if isinstance(questions, str) else list(questions)
-        asked = self.needed_processor()(text=texts).to(self.device)
+        asked = self.needed_processor()(text=texts_for(pixels, questions)).to(self.device)
         chosen = self(asked["input_ids"], pixels, asked["attention_mask"]).logits.argmax(dim=-1).tolist()
         answers = [self.config.answers[number] for number in chosen]
-        return answers[0] if one else answers
+        return answers[0] if is_one_picture(images) else answers
 
     def generate(self, images: Images | None = None, text: str | Sequence[str] | None = None, **how: Any) -> Any:
         """As a captioner's; `text` is the question, cut where it leaves the answer no room, which stands behind it."""
         if self.answer_head is not None:
             raise ValueError("this model chooses among config.answers and does not write; call answer(...)")
         if text is not None:
-            one, texts = isinstance(images, Image.Image), [text] if isinstance(text, str) else list(text)
+            if how.get("return_dict_in_generate"):
+                raise ValueError("return_dict_in_generate is for tensors; a question in words gives strings")
+            if images is None:
+                images = how.pop("pixel_values", None)
+            if images is None:
+                raise ValueError("nothing to ask about: give pictures, or the processor's pixel_values")
+            one, images = is_one_picture(images), self.pixels_of(images)
             room = self.config.answer_tokens
-            prompts = self.needed_processor().prompts(texts, ends=True, room=room)
-            images = self.pixels_of(images)
-            prompts = {name: ids.expand(len(images), -1) for name, ids in prompts.items()}
+            prompts = self.needed_processor().prompts(texts_for(images, text), ends=True, room=room)
             if "max_new_tokens" not in how:
                 how = {"max_length": prompts["input_ids"].shape[1] + room} | how
             how = {"prefix_length": prompts["input_ids"].shape[1]} | how
             ids = super().generate(images, **prompts, **how)
+            ids = ids if isinstance(ids, torch.Tensor) else ids.sequences
             said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)
             return said[0] if one and len(said) == 1 else said
         return super().generate(images, **how)

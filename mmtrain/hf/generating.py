@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
@@ -16,10 +15,11 @@ from transformers.utils import ModelOutput
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.layers import ImageMemory
 from mmtrain.hf.modeling import VLBertModel, VLBertPreTrainedModel
-from mmtrain.hf.processing import PROCESSOR_FILE, VLBertProcessor
+from mmtrain.hf.processing import PROCESSOR_FILE, Pictures, VLBertProcessor, each_text, is_one_picture
 
 IGNORED_LABEL = -100
-Images = Image.Image | Sequence[Image.Image] | torch.Tensor
+Images = Pictures | torch.Tensor  # a tensor is a batch of the processor's pixel_values
+MAX_PIXEL_VALUE = 8.0  # far beyond the processor's [-1, 1], far below the 255 of pixels that it has not seen
 
 
 @dataclass
@@ -64,9 +64,18 @@ class WithProcessor(VLBertPreTrainedModel):
             self.processor.save_pretrained(save_directory)
 
     def pixels_of(self, images: Images) -> torch.Tensor:
-        """Pictures as the model takes them, on its device; the processor's tensors pass as they are."""
+        """Pictures as the model takes them, on its device; the processor's tensors pass as they are.
+
+        ValueError for tensors that cannot be the processor's, as of raw pixels.
+        """
         if not isinstance(images, torch.Tensor):
             images = self.needed_processor()(images=images)["pixel_values"]
+        elif not images.is_floating_point() or (images.numel() and images.abs().max() > MAX_PIXEL_VALUE):
+            kind = f"{images.dtype} from {images.min().item():g} to {images.max().item():g}" if images.numel() else ""
+            raise ValueError(
+                f"pixel_values are {kind or images.dtype}; wanted the processor's, in [-1, 1]: "
+                "processor(images=...)['pixel_values']"
+            )
         return images.to(self.device)
 
     def needed_processor(self) -> VLBertProcessor:
@@ -159,11 +168,15 @@ class GeneratesText(WithProcessor, GenerationMixin):
         if images is None:
             raise ValueError("nothing to write about: give pictures, or the processor's pixel_values")
         gives_text = not isinstance(images, torch.Tensor)
+        if gives_text and how.get("return_dict_in_generate"):
+            raise ValueError(
+                "return_dict_in_generate is for tensors; pictures give strings: pass the processor's pixel_values"
+            )
         pixels = self.pixels_of(images)
         own_prompt = self.own_prompt if text is None and input_ids is None else ""
         text = own_prompt or text
         if text is not None:
-            texts = [text] * len(pixels) if isinstance(text, str) else list(text)
+            texts = texts_for(pixels, text)
             prompts = self.needed_processor().prompts(texts)
             input_ids, attention_mask = prompts["input_ids"], prompts["attention_mask"]
         elif input_ids is None:
@@ -178,7 +191,7 @@ class GeneratesText(WithProcessor, GenerationMixin):
         ids = ids[:, input_ids.shape[1] :] if own_prompt else self._said(ids, input_ids)
         said = self.needed_processor().batch_decode(ids, skip_special_tokens=True)
         said = [words.strip() for words in said]
-        return said[0] if isinstance(images, Image.Image) and len(said) == 1 else said
+        return said[0] if len(said) == 1 and is_one_picture(images) else said
 
     def _said(self, ids: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
         """The part of what was written that answers the caller."""
@@ -187,6 +200,16 @@ class GeneratesText(WithProcessor, GenerationMixin):
     def can_generate(self) -> bool:
         """Whether `generate` may be called: always."""
         return True
+
+
+def texts_for(pixels: torch.Tensor, text: str | Sequence[str]) -> list[str]:
+    """A text for each image; ValueError where there are neither as many nor one for all."""
+    texts = each_text(text)
+    if isinstance(text, str) or len(texts) == 1:
+        return texts * len(pixels)
+    if len(texts) != len(pixels):
+        raise ValueError(f"{len(texts)} texts for {len(pixels)} images; wanted one text for all, or one an image")
+    return texts
 
 
 def next_token_loss(logits_RTV: torch.Tensor, labels_RT: torch.Tensor) -> torch.Tensor:

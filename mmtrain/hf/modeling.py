@@ -54,6 +54,10 @@ class PatchEmbedding(nn.Module):
                 f"pixel_values are {tuple(pixels_BCHW.shape)}; wanted [images, 3, {self.image_size}, "
                 f"{self.image_size}], as VLBertProcessor makes them"
             )
+        if not pixels_BCHW.is_floating_point():
+            raise ValueError(
+                f"pixel_values are {pixels_BCHW.dtype}; wanted floats in [-1, 1], as VLBertProcessor makes"
+            )
         patches_BPN = F.unfold(pixels_BCHW.to(self.positions.dtype), self.patch_size, stride=self.patch_size)
         tokens_BSH = self.patches(patches_BPN.transpose(1, 2))
         if self.cls is not None:

@@ -14,8 +14,7 @@ from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import TokenHead
 from mmtrain.hf.modeling import VLBertModel, VLBertPreTrainedModel
 from mmtrain.hf.retrieval import TOGETHER, MatchHead
-
-PIXEL_MIDDLE = 127.5
+from mmtrain.pixels import normalize
 
 
 @dataclass
@@ -62,7 +61,7 @@ class VLBertForPreTraining(VLBertPreTrainedModel):
 
     def forward(self, samples: Samples, *, pool_size: int, weights: LossConfig) -> VLBertPreTrainingOutput:
         """Losses of one batch: every pair is told from all its others, hard negatives come from pools of neighbours."""
-        pixels_BCHW = (samples.images_BCHW.float() - PIXEL_MIDDLE) / PIXEL_MIDDLE
+        pixels_BCHW = normalize(samples.images_BCHW)
         known_BT = torch.arange(samples.text_ids_BT.shape[1]) < samples.text_lengths_B.clamp_min(1)[:, None]
         true = self._run(samples, samples.text_ids_BT, known_BT, pixels_BCHW)
         masked = self._run(samples, samples.masked_ids_BT, known_BT, pixels_BCHW)

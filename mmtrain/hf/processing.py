@@ -1,23 +1,25 @@
 """Pictures and words to the tensors that the twin takes, and ids back to words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.tokenization import VLBertTokenizer, tokenizer_of_folder
+from mmtrain.io.image_codec import ImageError, decode_path, decode_picture
+from mmtrain.pixels import fit, normalize
 
 PROCESSOR_FILE = "processor_config.json"
-MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
-MAX_ASPECT = 8  # a longer strip is cut to this around its middle before it is resized
-Picture = Image.Image | np.ndarray | torch.Tensor
+RETURN_TENSORS = ("pt", "np", None)
+Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
+Pictures = Picture | Iterable[Picture]
 
 
 class VLBertImageProcessor(BaseImageProcessor):
@@ -29,52 +31,82 @@ class VLBertImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.image_size = image_size
 
-    def __call__(self, images: Picture | Sequence[Picture], **_: Any) -> BatchFeature:
-        """Pictures, or uint8 arrays [H, W, 3] or tensors [3, H, W] -> `pixel_values` float32 [B, 3, size, size]."""
-        several = list(images) if isinstance(images, (list, tuple)) else [images]
-        if not several:
+    def __call__(self, images: Pictures, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
+        """Pictures -> `pixel_values` float32 [B, 3, size, size], in the order that is given.
+
+        A picture is a Pillow image, the path of a file, a uint8 array [H, W, 3] or a uint8 tensor [3, H, W]; several
+        are any iterable of them, an array [B, H, W, 3] or a tensor [B, 3, H, W]. `return_tensors` is "pt", "np", or
+        None for a list of arrays. ValueError for anything else; ImageError where a picture cannot be decoded.
+        """
+        if return_tensors is not None:
+            return_tensors = str(getattr(return_tensors, "value", return_tensors))  # transformers' TensorType
+        if return_tensors not in RETURN_TENSORS:
+            raise ValueError(f"return_tensors is {return_tensors!r}; wanted one of {RETURN_TENSORS}")
+        sides = (self.image_size, self.image_size)
+        fitted = [fit(picture_pixels(image), sides) for image in each_picture(images)]
+        if not fitted:
             raise ValueError("no images are given; wanted at least one")
-        pixels_BCHW = torch.stack([self.fit(upright_pixels(image)) for image in several])
-        return BatchFeature({"pixel_values": (pixels_BCHW.float() - MIDDLE_PIXEL) / MIDDLE_PIXEL})
+        pixels_BCHW = normalize(torch.stack(fitted))
+        match return_tensors:
+            case "np":
+                return BatchFeature({"pixel_values": pixels_BCHW.numpy()})
+            case None:
+                return BatchFeature({"pixel_values": list(pixels_BCHW.numpy())})
+        return BatchFeature({"pixel_values": pixels_BCHW})
 
     preprocess = __call__
 
-    def fit(self, pixels_CHW: torch.Tensor) -> torch.Tensor:
-        """uint8 [3, H, W] -> uint8 [3, size, size]."""
-        size = self.image_size
-        longest = MAX_ASPECT * min(pixels_CHW.shape[1:])
-        pixels_CHW = middle(pixels_CHW, *(min(side, longest) for side in pixels_CHW.shape[1:]), rounds_up=False)
-        sides = [size * side // min(pixels_CHW.shape[1:]) for side in pixels_CHW.shape[1:]]
-        if sides != list(pixels_CHW.shape[1:]):
-            channels_last = pixels_CHW[None].contiguous(memory_format=torch.channels_last)
-            pixels_CHW = F.interpolate(channels_last, sides, mode="bicubic", antialias=True)[0]
-        return middle(pixels_CHW, size, size, rounds_up=True).contiguous()
+
+def is_one_picture(images: Pictures) -> bool:
+    """Whether this is one picture, and not a batch of them."""
+    return isinstance(images, (Image.Image, str, Path)) or getattr(images, "ndim", None) in (2, 3)
 
 
-def middle(pixels_CHW: torch.Tensor, height: int, width: int, *, rounds_up: bool) -> torch.Tensor:
-    """The middle [3, height, width]; where it cannot be exact, nearer to the top left, or rounded to the even pixel."""
-    spare = [side - wanted for side, wanted in zip(pixels_CHW.shape[1:], (height, width), strict=True)]
-    top, left = (round(gap / 2) if rounds_up else gap // 2 for gap in spare)
-    return pixels_CHW[:, top : top + height, left : left + width]
-
-
-def upright_pixels(image: Picture) -> torch.Tensor:
-    """RGB uint8 [3, H, W]: turned as its EXIF says, on white where it is transparent."""
-    if isinstance(image, torch.Tensor):
-        pixels_CHW = image
-    elif isinstance(image, np.ndarray):
-        pixels_CHW = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+def each_picture(images: Pictures) -> Iterator[Picture]:
+    """The pictures one by one; ValueError for what holds none."""
+    if is_one_picture(images):
+        yield images
+    elif isinstance(images, (bytes, dict)) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4:
+        raise ValueError(f"images are {_described(images)}; wanted {_WANTED}, or several of these")
     else:
-        turned = ImageOps.exif_transpose(image)
-        if turned.has_transparency_data:
-            turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned.convert("RGBA"))
-        pixels_CHW = torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1)
-    if pixels_CHW.dtype != torch.uint8 or pixels_CHW.shape[0] != 3:
-        raise ValueError(
-            f"an image is {tuple(pixels_CHW.shape)} of {pixels_CHW.dtype}; wanted a PIL picture, a uint8 array "
-            "[H, W, 3] or a uint8 tensor [3, H, W]"
-        )
-    return pixels_CHW
+        yield from images
+
+
+def picture_pixels(image: Picture) -> torch.Tensor:
+    """RGB uint8 [3, H, W]: upright, on white where it is transparent; ValueError for what is no picture."""
+    if isinstance(image, Image.Image):
+        pixels_HWC = decode_picture(image)
+    elif isinstance(image, (str, Path)):
+        pixels_HWC = _decode_file(image)
+    else:
+        pixels_HWC = _array_HWC(image)
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
+
+
+_WANTED = "a PIL picture, the path of a file, a uint8 array [H, W, 3] or a uint8 tensor [3, H, W]"
+
+
+def _decode_file(name: str | Path) -> np.ndarray:
+    try:
+        return decode_path(Path(name))
+    except ImageError as error:
+        raise ValueError(f"{str(name)[:200]}: {error}") from error
+
+
+def _array_HWC(image: Any) -> np.ndarray:
+    is_tensor = isinstance(image, torch.Tensor)
+    if not is_tensor and not isinstance(image, np.ndarray):
+        raise ValueError(f"an image is {_described(image)}; wanted {_WANTED}")
+    channels = image.shape[0 if is_tensor else -1] if image.ndim == 3 else 0
+    if image.dtype != (torch.uint8 if is_tensor else np.uint8) or channels != 3 or 0 in image.shape:
+        raise ValueError(f"an image is {_described(image)}; wanted {_WANTED}")
+    return image.detach().cpu().permute(1, 2, 0).numpy() if is_tensor else np.require(image, requirements="CW")
+
+
+def _described(image: Any) -> str:
+    shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, (np.ndarray, torch.Tensor)) else ""
+    kind = "array" if isinstance(image, np.ndarray) else "tensor"
+    return f"{kind} {shape}" if shape else f"a {type(image).__name__}"
 
 
 def processor_of(tokenizer: Path, config: VLBertConfig) -> "VLBertProcessor":
@@ -86,6 +118,17 @@ def processor_of(tokenizer: Path, config: VLBertConfig) -> "VLBertProcessor":
     return VLBertProcessor(VLBertImageProcessor(image_size=config.image_size), words)
 
 
+def each_text(text: str | Sequence[str]) -> list[str]:
+    """One text or several as a list; ValueError where there is none, or something else."""
+    texts = [text] if isinstance(text, str) else list(text)
+    if not texts:
+        raise ValueError("no texts are given; wanted at least one")
+    for one in texts:
+        if not isinstance(one, str):
+            raise ValueError(f"a text is {one!r}; wanted a string")
+    return texts
+
+
 class VLBertProcessor(ProcessorMixin):
     """Image processor and tokenizer in one."""
 
@@ -94,26 +137,29 @@ class VLBertProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture] | None = None,
+        images: Pictures | None = None,
         text: str | Sequence[str] | None = None,
         *,
         max_length: int | None = None,
+        return_tensors: str | None = "pt",
         **_: Any,
     ) -> BatchFeature:
         """`pixel_values` of images, `input_ids` and `attention_mask` of texts: padded together, cut at `max_length`.
 
-        The length defaults to what the model has positions for.
+        The length defaults to what the model has positions for. `return_tensors` is "pt", "np", or None for lists.
         """
         if images is None and text is None:
             raise ValueError("nothing is given; wanted images, text, or both")
-        data: dict[str, torch.Tensor] = {}
+        data: dict[str, Any] = {}
         if text is not None:
-            texts = [text] if isinstance(text, str) else list(text)
+            texts = each_text(text)
             length = max_length or self.tokenizer.model_max_length
-            said = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+            said = self.tokenizer(
+                texts, padding=True, truncation=True, max_length=length, return_tensors=return_tensors
+            )
             data |= {name: said[name] for name in ("input_ids", "attention_mask")}
         if images is not None:
-            data |= self.image_processor(images)
+            data |= self.image_processor(images, return_tensors=return_tensors)
         return BatchFeature(data)
 
     def prompts(self, texts: Sequence[str], *, ends: bool = False, room: int = 0) -> BatchFeature:

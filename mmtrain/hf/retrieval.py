@@ -3,18 +3,17 @@
 Axes: B images, R texts, E shared embedding.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 from transformers.utils import ModelOutput
 
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import WithProcessor
 from mmtrain.hf.modeling import VLBertModel
+from mmtrain.hf.processing import Pictures
 
 TOGETHER = 1
 
@@ -93,14 +92,19 @@ class VLBertForImageTextRetrieval(WithProcessor):
 
     @torch.no_grad()
     def retrieve(
-        self, text: str, images: Sequence[Image.Image], *, top_k: int = 5, shortlist: int = 16
+        self, text: str, images: Pictures | torch.Tensor, *, top_k: int = 5, shortlist: int = 16
     ) -> list[tuple[int, float]]:
         """The pictures that a text describes best, as (number, probability that they belong together), best first.
 
         Features pick `shortlist` of them. What the match head believes, which looks closer and costs more, plus what
-        the features do puts those in order.
+        the features do puts those in order. ValueError where there is no picture, or a number below 1.
         """
-        pixels, asked = self.pixels_of(list(images)), self.needed_processor()(text=[text]).to(self.device)
+        for name, number in (("top_k", top_k), ("shortlist", shortlist)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} is {number!r}; wanted a number of pictures, 1 or more")
+        if not isinstance(text, str):
+            raise ValueError(f"text is a {type(text).__name__}; wanted one string")
+        pixels, asked = self.pixels_of(images), self.needed_processor()(text=[text]).to(self.device)
         text_1E = self.vlbert.get_text_features(**asked)
         near = (self.vlbert.get_image_features(pixels) @ text_1E[0]).topk(min(shortlist, len(pixels)))
         again = {name: ids.expand(len(near.indices), -1) for name, ids in asked.items()}

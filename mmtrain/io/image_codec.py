@@ -84,8 +84,12 @@ def read_size(content: bytes) -> Size:
 
 
 def decode_path(path: Path) -> np.ndarray:
-    """Pixels of a file that a user names, uint8 [H, W, 3]; ImageError where it cannot be used, OSError as of open()."""
-    return decode(path.read_bytes(), FILE_FORMATS)
+    """Pixels of a file that a user names, uint8 [H, W, 3]; ImageError where it cannot be read or used."""
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ImageError("file cannot be read", getattr(error, "strerror", None) or str(error)) from error
+    return decode(content, FILE_FORMATS)
 
 
 def decode_picture(image: Image.Image) -> np.ndarray:

@@ -13,8 +13,7 @@ from mmtrain.config.depth import Part
 from mmtrain.config.schema import ModelConfig
 from mmtrain.model.layers import Norm, spread
 from mmtrain.model.stack import Stack
-
-MIDDLE_PIXEL = 127.5  # pixels become (value - middle) / middle, in [-1, 1]
+from mmtrain.pixels import normalize
 
 
 class PatchEmbedding(torch.nn.Module):
@@ -31,7 +30,7 @@ class PatchEmbedding(torch.nn.Module):
         self.positions = torch.nn.Parameter(torch.zeros(model.image_length, model.vision_width))
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        pixels_BCHW = (images_BCHW.to(self.patches.weight.dtype) - MIDDLE_PIXEL) / MIDDLE_PIXEL
+        pixels_BCHW = normalize(images_BCHW.to(self.patches.weight.dtype))
         patches_BPN = F.unfold(pixels_BCHW, kernel_size=self.patch_size, stride=self.patch_size)
         tokens_SBH = self.patches(patches_BPN.permute(2, 0, 1))
         if self.cls is not None:

@@ -17,7 +17,7 @@ FLOORS = {
     **dict.fromkeys(("loop", "tasks", "deploy"), 4),
     "engine": 3,
     **dict.fromkeys(("cluster", "data", "model", "objectives", "checkpoint", "monitor", "planner", "hf"), 2),
-    **dict.fromkeys(("config", "parallel", "records", "scores"), 1),
+    **dict.fromkeys(("config", "parallel", "pixels", "records", "scores"), 1),
     **dict.fromkeys(("", "io"), 0),  # mmtrain/__init__.py, and input and output that everything uses
 }
 DOOR_KEEPERS = {  # by what is imported: the only files of mmtrain/ that may
