@@ -219,6 +219,4 @@ def _remote_manifest(folder: str, access: Access) -> dict[str, ShardEntry]:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             access.manifests[url] = {}
-    if odd := [name for name in access.manifests[url] if "/" in name or name in ("", ".", "..")]:
-        raise DataError(f"{redact(url)} lists {odd[0]!r}, which is no name of a file; build the set again")
     return access.manifests[url]

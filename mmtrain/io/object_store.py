@@ -107,7 +107,7 @@ class ObjectStore:
         return FileVersion(info.get("size"), " ".join(tags))
 
     def list_files(self, folder: str, suffix: str) -> list[str]:
-        """The addresses of a folder's files that end in `suffix`, sorted; none for http(s), which lists nothing."""
+        """The addresses of a folder's files that end in `suffix` (in any case), sorted; none for http(s)."""
         if is_http(folder) or folder.startswith(PIPE):
             return []
         system, path = self._system(folder)
@@ -116,7 +116,7 @@ class ObjectStore:
         except NotFoundError:  # a store has no empty folders
             return []
         names = (entry["name"] for entry in found if entry["type"] == "file")
-        return sorted(system.unstrip_protocol(name) for name in names if name.endswith(suffix))
+        return sorted(system.unstrip_protocol(name) for name in names if name.lower().endswith(suffix))
 
     def _ask(self, url: str, method: str, *words: Any) -> Any:
         system, path = self._system(url)
