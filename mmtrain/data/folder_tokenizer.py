@@ -9,6 +9,7 @@ import tokenizers
 
 from mmtrain.data.faults import DataError
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.io.control_tokens import treat_control_tokens_as_text
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 ROLES = {  # which of a folder's own special tokens serve as ours, the first that there is
@@ -32,26 +33,31 @@ class FolderTokenizer:
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._model.no_padding()
         self._model.no_truncation()
-        self.pieces = self._special_pieces(folder)
+        self.pieces, names = self._special_pieces(folder)
+        size = self._model.get_vocab_size()
+        treat_control_tokens_as_text(self._model, [*names, *ROLES])
+        assert self._model.get_vocab_size() == size, "a control token got an id of its own"
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.pieces.values()
         self.num_pieces = max(self._model.get_vocab_size(), *(number + 1 for number in self.pieces.values()))
         self.ordinary = _longest_run(set(self.pieces.values()), self.num_pieces)
 
-    def _special_pieces(self, folder: Path) -> dict[str, int]:
-        """Ids of the five, by our names."""
+    def _special_pieces(self, folder: Path) -> tuple[dict[str, int], list[str]]:
+        """Ids of the five, by our names, and what the folder calls those that it has."""
         said = {}
         for file in FILES[1:]:
             if (folder / file).exists():
                 said |= json.loads((folder / file).read_text())
-        found, new = {}, self._model.get_vocab_size()
+        found, names, new = {}, [], self._model.get_vocab_size()
         for piece, roles in ROLES.items():
             given = next((said[role] for role in roles if said.get(role)), None)
             name = given["content"] if isinstance(given, dict) else given
             number = None if name is None else self._model.token_to_id(name)
             if number is None:
                 number, new = new, new + 1
+            else:
+                names.append(name)
             found[piece] = number
-        return found
+        return found, names
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """[CLS] pieces [SEP], at most `max_length` ids: pieces at the end are dropped, [SEP] never."""

@@ -34,8 +34,16 @@ class Tokenizer:
                 f"data.tokenizer is {str(path)!r}, whose first pieces are {', '.join(pieces)}; "
                 f"wanted {', '.join(SPECIAL_PIECES)}; make one with `mmdata tokenizer`"
             )
+        if read_as_text := [piece for number, piece in enumerate(pieces) if not self._is_control(number)]:
+            raise DataError(
+                f"data.tokenizer is {str(path)!r}, whose {', '.join(read_as_text)} are parts of texts; wanted control "
+                "symbols, which no text becomes; make one with `mmdata tokenizer`"
+            )
         self.num_pieces: int = self._model.GetPieceSize()
         self.ordinary = range(len(SPECIAL_PIECES), self.num_pieces)  # ids of pieces that are parts of texts
+
+    def _is_control(self, number: int) -> bool:
+        return self._model.IsControl(number) or self._model.IsUnknown(number)
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """[CLS] pieces [SEP], at most `max_length` ids: pieces at the end are dropped, [SEP] never."""

@@ -8,12 +8,14 @@ from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from mmtrain.hf.configuration import VLBertConfig
+from mmtrain.io.control_tokens import treat_control_tokens_as_text
 
 TOKENIZER_FILE = "tokenizer.model"
+OUR_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class VLBertTokenizer(SentencePieceBackend):
-    """Gives the ids that the run was trained with."""
+    """Gives the ids that the run was trained with: a text that holds "[SEP]" or the like yields pieces of words."""
 
     vocab_files_names = {"vocab_file": TOKENIZER_FILE}
     model_input_names = ["input_ids", "attention_mask"]
@@ -23,7 +25,12 @@ class VLBertTokenizer(SentencePieceBackend):
         special = {f"{name}_token": piece for name, piece in names.items()}
         special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
         kwargs.pop("special_tokens_pattern", None)
-        super().__init__(vocab_file=vocab_file, special_tokens_pattern="cls_sep", **(special | kwargs))
+        settings = special | kwargs | {"split_special_tokens": True}
+        super().__init__(vocab_file=vocab_file, special_tokens_pattern="cls_sep", **settings)
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        """The pieces of a text; what is unknown is [UNK], where its own signs could be the name of a control token."""
+        return [self.sp_model.IdToPiece(number) for number in self.sp_model.EncodeAsIds(text)]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text of pieces, as sentencepiece puts it together."""
@@ -47,10 +54,13 @@ def tokenizer_of_folder(folder: Path, config: VLBertConfig) -> PreTrainedTokeniz
         if model.id_to_token(number) is None:
             model.add_special_tokens([piece])
             assert model.token_to_id(piece) == number, f"{piece} got another id than the run gave it"
+    treat_control_tokens_as_text(model, [*{model.id_to_token(number) for number, _ in roles.values()}, *OUR_NAMES])
     names = {role: model.id_to_token(number) for role, (number, _) in roles.items()}
     first, last = names["bos_token"], names["eos_token"]
     model.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{first} $A {last}", special_tokens=[(first, config.bos_token_id), (last, config.eos_token_id)]
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B {last}",
+        special_tokens=[(first, config.bos_token_id), (last, config.eos_token_id)],
     )
     model.no_padding()
     model.no_truncation()
@@ -58,5 +68,6 @@ def tokenizer_of_folder(folder: Path, config: VLBertConfig) -> PreTrainedTokeniz
         tokenizer_object=model,
         model_max_length=config.max_text_length,
         model_input_names=["input_ids", "attention_mask"],
+        split_special_tokens=True,
         **names,
     )
