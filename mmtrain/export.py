@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtrain.config.load import ConfigError
+from mmtrain.deploy.output import check_export_output
 from mmtrain.io.arguments import Parser, natural
 from mmtrain.io.command import run_command
 from mmtrain.io.console import print_report
@@ -27,7 +27,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, help="folder to write (default: RUN/export)")
     parser.add_argument("--step", type=natural, help="optimizer steps of the checkpoint (default: the newest)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type of the weights (default: fp32)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder where there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the export that is there; nothing else is")
     return parser
 
 
@@ -35,13 +35,12 @@ def export(words: argparse.Namespace) -> int:
     """Write the folder, and say what is in it."""
     hush_expected_warnings()
     run_dir, out = words.run_dir, words.out or words.run_dir / "export"
-    if out.exists() and not words.overwrite:
-        raise ConfigError([f"{out} is there already; name another folder with --out, or replace it with --overwrite"])
+    check_export_output(run_dir, out, overwrite=words.overwrite)
 
     from mmtrain.deploy.export import export_run
     from mmtrain.parallel.device import PRECISIONS
 
-    done = export_run(run_dir, out, step=words.step, dtype=PRECISIONS[words.dtype])
+    done = export_run(run_dir, out, step=words.step, dtype=PRECISIONS[words.dtype], overwrite=words.overwrite)
     print_report(
         f"{done.folder}: {done.num_parameters:,} parameters after step {done.step}, {done.num_bytes / 2**20:,.1f} MiB "
         f"of weights in {words.dtype}"

@@ -6,16 +6,20 @@ mmtrain reshard runs/demo --to runs/small --weights-only --dtype bf16
 """
 
 import argparse
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.folders import folder_of, partial_of
 from mmtrain.io.arguments import Parser
 from mmtrain.io.command import run_command
 from mmtrain.io.console import PlainTable, print_result, print_table, print_text
+from mmtrain.io.replace import CHECKPOINTS, check_output_folder
 from mmtrain.monitor.log import start_logging
 from mmtrain.parallel.launch import hush_expected_warnings
 
@@ -50,6 +54,8 @@ def reshard(words: argparse.Namespace) -> int:
     start_logging(rank=0)
     if words.to is None and (words.weights_only or words.dtype):
         raise CheckpointError("--weights-only and --dtype say how a checkpoint is written; add --to RUN")
+    if words.to is not None:
+        _check_target(words.to)
     # Only now the imports that take seconds: `--help` and a wrong word are answered at once.
     from mmtrain.checkpoint.convert import convert, open_checkpoint, stored_in
     from mmtrain.parallel.device import PRECISIONS
@@ -62,11 +68,35 @@ def reshard(words: argparse.Namespace) -> int:
         print_result(f"every byte of {len(found.manifest.files)} files is what was written")
     if words.to is not None:
         dtype = PRECISIONS[words.dtype] if words.dtype else None
-        folder = convert(found, words.to / "checkpoints", weights_only=words.weights_only, dtype=dtype)
+        with _nothing_left_on_failure(words.to, found.manifest.step):
+            folder = convert(found, words.to / CHECKPOINTS, weights_only=words.weights_only, dtype=dtype)
         _bring_along(found, words.to)
         num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print_result(f"written: {folder}, {num_bytes / 2**20:,.1f} MiB")
     return 0
+
+
+def _check_target(run_dir: Path) -> None:
+    """Refuse a place where no run folder can be, before anything is read."""
+    check_output_folder(run_dir, flag="--to", overwrite=False)
+    if os.path.lexists(run_dir / CHECKPOINTS) and not (run_dir / CHECKPOINTS).is_dir():
+        raise CheckpointError(f"{run_dir / CHECKPOINTS} is no folder; name another run folder with --to")
+
+
+@contextmanager
+def _nothing_left_on_failure(run_dir: Path, step: int) -> Iterator[None]:
+    """Remove what a conversion that fails has written; what was there before stays."""
+    partial = partial_of(folder_of(run_dir / CHECKPOINTS, step))
+    made = [folder for folder in (partial, partial.parent, run_dir) if not os.path.lexists(folder)]
+    try:
+        yield
+    except BaseException:
+        if partial in made:
+            shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            if folder.is_dir() and not os.listdir(folder):
+                folder.rmdir()
+        raise
 
 
 def _show(found: "Found", tensors: Sequence["Stored"]) -> None:

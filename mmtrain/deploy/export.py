@@ -1,6 +1,5 @@
 """A checkpoint of a run as a Hugging Face folder: weights, config, processor, and a card that says what it is."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +17,7 @@ from mmtrain.config.shapes import padded_vocab_size
 from mmtrain.config.tuning import LoraConfig, low_rank_of
 from mmtrain.data.folder_tokenizer import AnyTokenizer, tokenizer_at
 from mmtrain.deploy.card import model_card
+from mmtrain.deploy.output import check_export_output, new_export
 from mmtrain.hf import (
     VLBertConfig,
     VLBertForImageCaptioning,
@@ -32,7 +32,6 @@ from mmtrain.monitor.log import LINES, read_rows
 from mmtrain.parallel.slices import Slice
 
 TOKENIZER = "tokenizer.model"
-PARTIAL = ".partial"
 HELD_BYTES = 64 * 2**20  # of weights between the checkpoint and the file; a larger one is alone
 
 
@@ -50,32 +49,30 @@ class Exported:
     num_bytes: int  # of the weights
 
 
-def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype) -> Exported:
+def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype, overwrite: bool = False) -> Exported:
     """Write the twin of the checkpoint of `step`, by default the newest, whatever layout made it.
 
-    The folder is there whole or not at all. CheckpointError where there is no such checkpoint.
+    The folder is there whole or not at all; one that is there is replaced only with `overwrite`, and only an export.
+    CheckpointError where there is no such checkpoint, StorageError where `out` cannot be written.
     """
+    check_export_output(run_dir, out, overwrite=overwrite)
     checkpoints = run_dir / "checkpoints"
     source, manifest = find_or_refuse(checkpoints) if step is None else _at(folder_of(checkpoints, step))
     tokenizer = tokenizer_at(run_dir / TOKENIZER)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
     plan = RunConfig.model_validate(manifest.config)
     config = twin_config(plan, tokenizer, dtype)
-    partial = out.with_name(out.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    wanted = shapes(config)
-    num_bytes = write_weights(partial, wanted, dtype, _Weights(source, wanted, plan.finetune.lora))
-    config.save_pretrained(partial)
-    processor = processor_of(run_dir / TOKENIZER, config)
-    generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(partial)
-    processor.save_pretrained(partial)
-    (partial / "training.yaml").write_text(dump_config(plan))
-    num_parameters = num_bytes // dtype.itemsize
-    card = model_card(plan, out, manifest.step, num_parameters, scores_of(run_dir, manifest))
-    (partial / "README.md").write_text(card)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    with new_export(out, overwrite=overwrite) as folder:
+        wanted = shapes(config)
+        num_bytes = write_weights(folder, wanted, dtype, _Weights(source, wanted, plan.finetune.lora))
+        config.save_pretrained(folder)
+        processor = processor_of(run_dir / TOKENIZER, config)
+        generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (folder / "training.yaml").write_text(dump_config(plan))
+        num_parameters = num_bytes // dtype.itemsize
+        card = model_card(plan, out, manifest.step, num_parameters, scores_of(run_dir, manifest))
+        (folder / "README.md").write_text(card)
     return Exported(out, manifest.step, num_parameters, num_bytes)
 
 

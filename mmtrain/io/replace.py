@@ -57,7 +57,7 @@ def check_output_file(
     if not stat.S_ISREG(path.stat().st_mode):
         raise StorageError(f"{flag} is {shown}, which is no regular file; name another file")
     if not overwrite:
-        raise StorageError(f"{flag} is {shown}, which exists; name another file or give --overwrite")
+        raise StorageError(f"{path} is there already ({flag}); name another file, or replace it with --overwrite")
     if is_ours is not None and not is_ours(path):
         raise StorageError(
             f"{flag} is {shown}, which is not {kind}: --overwrite replaces only those; name another file"
@@ -90,10 +90,13 @@ def check_output_folder(
     if os.path.lexists(path) and not path.is_dir():
         raise StorageError(f"{flag} is {shown}, which is a file; name a folder")
     check_apart(real, inputs, flag, shown)
-    if is_ours is None or not path.exists() or not os.listdir(path):
+    if is_ours is None or not path.exists():
+        return path
+    if not os.listdir(path):
+        check_swappable(path, flag)
         return path
     if not overwrite:
-        raise StorageError(f"{flag} is {shown}, which exists; name another folder or give --overwrite")
+        raise StorageError(f"{path} is there already ({flag}); name another folder, or replace it with --overwrite")
     if is_run(path):
         raise StorageError(f"{flag} is {shown}, which is the folder of a run and never replaced; name another folder")
     if not is_ours(path):

@@ -47,7 +47,7 @@ def test_a_file_is_refused_whatever_the_flag(place, monkeypatch, name, reason, o
 
 def test_a_file_that_exists_needs_the_flag_and_to_be_ours(place: Path) -> None:
     for name in ("file", "link"):
-        with pytest.raises(StorageError, match="give --overwrite"):
+        with pytest.raises(StorageError, match="replace it with --overwrite"):
             check_output_file(place / name, flag="--out", overwrite=False)
         check_output_file(place / name, flag="--out", overwrite=True)
         with pytest.raises(StorageError, match="not a model"):
@@ -78,7 +78,7 @@ def test_a_folder_is_refused_whatever_it_is_said_to_be(place, name, reason) -> N
 def test_a_folder_with_content_needs_the_flag_and_to_be_ours(place: Path) -> None:
     check_output_folder(place / "folder", flag="OUT", overwrite=False, is_ours=lambda _: False)
     (place / "folder" / "a").write_text("a")
-    with pytest.raises(StorageError, match="give --overwrite"):
+    with pytest.raises(StorageError, match="replace it with --overwrite"):
         check_output_folder(place / "folder", flag="OUT", overwrite=False, is_ours=lambda _: True)
     with pytest.raises(StorageError, match="not an export"):
         check_output_folder(place / "folder", flag="OUT", overwrite=True, is_ours=lambda _: False, kind="an export")
