@@ -154,14 +154,12 @@ class _Answers:
         self._numbers = by_id(self._entries, "question_id")
         same = ("image_id", "multiple_choice_answer", "answers")
         self._twice = {one for _, one, again in repeated_ids(self._entries, "question_id", same) if not again}
-        self._num_given = 0
 
     def add_to(self, question: Question, asked: Any) -> tuple[str, str]:
         """Give a question its answers; why there are none, and in detail."""
         one = id_of(asked["question_id"]) or ""
         if one not in self._numbers:
             return "question without its answer", f"{self._place.name} does not answer question {one}"
-        self._num_given += 1
         if one in self._twice:
             return ID_TWICE, f"{self._place.name} answers question {one} in different ways"
         answer = self._entries[self._numbers[one][0]]
@@ -180,7 +178,7 @@ class _Answers:
 
     def rest(self, asked: dict[str, list[int]]) -> Iterator[Row]:
         """Annotations that are none or answer nothing that was asked; DataError where no question has its answer."""
-        if asked and not self._num_given:
+        if asked and not asked.keys() & self._numbers.keys():
             raise DataError(
                 f"{self._place} does not answer question {next(iter(asked))} of {self._questions}, nor any other; do "
                 "they belong together?"

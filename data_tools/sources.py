@@ -9,7 +9,7 @@ from data_tools.image_folder import image_rows
 from data_tools.inputs import JSON_SUFFIX, Input, Kind, resolve_inputs
 from data_tools.rows import Row
 from data_tools.splits import TOKEN_SUFFIX, flickr_rows, is_flickr_table, is_karpathy, karpathy_rows, token_rows
-from data_tools.tables import Columns, table_rows
+from data_tools.tables import Columns, check_kept_columns, table_rows
 from data_tools.tars import tar_rows
 from mmtrain.data.index import DataError
 from mmtrain.io.paths import expand_user
@@ -32,6 +32,7 @@ def read_rows(places: Sequence[str], options: SourceOptions, downloads: Path | N
 
     Inputs behind an address are first fetched into the folder `downloads`. DataError where one cannot be read at all.
     """
+    check_kept_columns(options.columns)
     rows = (row for one in resolve_inputs(places, downloads) for row in _rows_of(one, options))
     if options.group:
         rows = iter(_grouped(rows))

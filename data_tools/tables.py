@@ -53,14 +53,18 @@ def json_lines(place: Path) -> Iterator[JsonLine]:
                 yield JsonLine(number, None, "not a line of JSON", str(error))
 
 
-def check_columns(place: Path, columns: Columns, found: list[str]) -> None:
-    """DataError where a column is not there, or is to be kept under a name that KEY.json gives a meaning to."""
+def check_kept_columns(columns: Columns) -> None:
+    """DataError where a column is to be kept under a name that KEY.json gives a meaning to."""
     for name in columns.keep:
         if name in RESERVED:
             raise DataError(
                 f"--keep-columns names {name!r}, which has a meaning of its own in KEY.json (as {', '.join(RESERVED)} "
                 "have); rename the column"
             )
+
+
+def check_columns(place: Path, columns: Columns, found: list[str]) -> None:
+    """DataError where a column is not there."""
     wanted = [("--image-column", columns.image), ("--caption-column", columns.caption)]
     for knob, name in wanted + [("--keep-columns", name) for name in columns.keep]:
         if name not in found:
