@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from data_tools.build import BuildSettings
+from data_tools.confine import TableRules
 from data_tools.duplicates import MOST_BITS
 from data_tools.fetch import FetchRules
 from data_tools.images import ImageRules
@@ -14,6 +15,7 @@ from data_tools.tables import Columns
 from data_tools.texts import CaptionRules, fold
 from mmtrain.data.index import DataError
 from mmtrain.io.arguments import at_least, fraction, natural, size_in_bytes, whole, whole_within
+from mmtrain.io.urls import HTTP_SCHEMES
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,15 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
         "--keep-columns", nargs="+", action="extend", default=[], metavar="COLUMN", help="go on into KEY.json"
     )
     group.add_argument("--image-root", metavar="PLACE", help="folder or address that image names are seen from")
+    group.add_argument(
+        "--allow-outside-root",
+        action="store_true",
+        help="paths in a table may leave the image root (by default: its own folder)",
+    )
+    group.add_argument(
+        "--allow-schemes", nargs="+", action="extend", default=[], metavar="SCHEME",
+        help="of addresses in a table, as in s3, beside http, https and that of --image-root",
+    )  # fmt: skip
     group.add_argument(
         "--split", nargs="+", action="extend", default=[], metavar="NAME", help="wanted of a file of Karpathy's kind"
     )
@@ -95,6 +106,8 @@ def _add_fetch(group: argparse._ArgumentGroup) -> None:
                        help="before the first of them, doubled each time (%(default)s)")  # fmt: skip
     group.add_argument("--timeout", type=at_least(0.1), default=plain.timeout_seconds, metavar="SECONDS",
                        help="without a byte (%(default)s)")  # fmt: skip
+    group.add_argument("--allow-private-addresses", action="store_true",
+                       help="addresses in a table may lead to this machine and into private networks")  # fmt: skip
 
 
 def settings_of(arguments: argparse.Namespace) -> BuildSettings:
@@ -146,12 +159,24 @@ def source_options_of(arguments: argparse.Namespace) -> SourceOptions:
     questions = tuple((files[0], files[1] if len(files) > 1 else None) for files in arguments.vqa)
     kept = tuple(dict.fromkeys(arguments.keep_columns))
     columns = Columns(arguments.image_column, arguments.caption_column, kept, quotes=not arguments.no_quotes)
-    return SourceOptions(columns, arguments.image_root, questions, tuple(arguments.split), arguments.group)
+    table = TableRules((*HTTP_SCHEMES, *map(_scheme, arguments.allow_schemes)), arguments.allow_outside_root)
+    return SourceOptions(columns, arguments.image_root, questions, tuple(arguments.split), table, arguments.group)
 
 
 def fetch_rules_of(arguments: argparse.Namespace) -> FetchRules:
     """How hard bytes are asked for."""
-    return FetchRules(arguments.threads, arguments.retries, arguments.backoff, arguments.timeout)
+    return FetchRules(
+        arguments.threads,
+        arguments.retries,
+        arguments.backoff,
+        arguments.timeout,
+        arguments.allow_private_addresses,
+    )
+
+
+def _scheme(text: str) -> str:
+    """A scheme as it is compared, also where it was given as "s3://"."""
+    return text.lower().removesuffix("://").removesuffix(":")
 
 
 def part(text: str) -> tuple[int, int]:

@@ -1,56 +1,52 @@
 """Bytes of a place, wherever it is: a file, a part of a tar, http(s), or an object store that fsspec knows."""
 
 import hashlib
-import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from random import uniform
-from typing import Any, BinaryIO
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from data_tools.confine import OTHER_SCHEME, OUTSIDE_ROOT
 from data_tools.left_out import Unusable
 from data_tools.rows import Inside, Place, Url
 from mmtrain.data.index import DataError, Part, read_part
+from mmtrain.io.atomic import atomic_open
+from mmtrain.io.errors import AddressRefusedError, InputError, OptOutError, RetriesExhaustedError, TooLargeError
+from mmtrain.io.http import HttpClient
+from mmtrain.io.object_store import ObjectStore
+from mmtrain.io.retry import RetryPolicy
+from mmtrain.io.text import redact
+from mmtrain.io.urls import HTTP_SCHEMES, file_name
 
 MAX_FILE_BYTES = 64 << 20  # of one image; no photo for training is larger
-PIECE_BYTES = 1 << 16
-HTTP_SCHEMES = ("http", "https")
+TOTAL_TIMEOUTS = 6  # idle time-outs that a whole image may take
+NAME_CHARACTERS = 60  # of the name of an input that its copy keeps
 USER_AGENT = "Mozilla/5.0 (compatible; mmdata)"
-# Sites say in this header that an image is not to be trained on.
-OPT_OUT_HEADER, OPT_OUTS = "X-Robots-Tag", {"noai", "noimageai"}
-PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}  # another attempt may do
-MAX_WAIT_SECONDS = 60.0
 DOWNLOAD_FAILED, MISSING_FILE, UNREADABLE = "download failed", "missing file", "file cannot be read"
-MAY_SUCCEED_LATER = (DOWNLOAD_FAILED, MISSING_FILE, UNREADABLE)  # reasons that `--retry-failed` tries again
+PRIVATE_ADDRESS, TOO_LARGE, OPTED_OUT = "private address", "file too large", "not allowed by its site"
+# Reasons that `--retry-failed` tries again: the site is back, or the flag is given that was missing.
+MAY_SUCCEED_LATER = (DOWNLOAD_FAILED, MISSING_FILE, UNREADABLE, PRIVATE_ADDRESS, OTHER_SCHEME, OUTSIDE_ROOT)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class FetchRules:
-    """How hard bytes are asked for; changes no byte of what comes."""
+    """How hard bytes are asked for, and where; changes no byte of what comes."""
 
     threads: int = 16  # downloads at once, per process
     retries: int = 2  # further attempts after the first
     backoff_seconds: float = 1.0  # before the first of them, doubled for each further one
     timeout_seconds: float = 10.0  # without a byte; six times as much for the whole answer
-
-
-class Passing(Exception):
-    """A failure that may not happen again; `wait_seconds` is how long the other side asks to wait."""
-
-    def __init__(self, detail: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(detail)
-        self.wait_seconds = wait_seconds
+    private_addresses: bool = False  # addresses in tables may lead into private networks and to this machine
 
 
 def fetch(place: Place, rules: FetchRules, most_bytes: int = MAX_FILE_BYTES) -> bytes:
     """All bytes of a place; Unusable with one of a few reasons where they cannot be had or are too many."""
     if isinstance(place, Url):
-        pieces: list[bytes] = []
-        _attempts(place, rules, pieces.append, pieces.clear, most_bytes)
-        return b"".join(pieces)
+        store = _image_store(rules, place.is_own or rules.private_addresses)
+        return _with_retries(place.address, rules, partial(store.read, place.address, most_bytes))
     if isinstance(place, Inside):
         return _fetch_inside(place, most_bytes)
     return _fetch_file(place, most_bytes)
@@ -58,17 +54,22 @@ def fetch(place: Place, rules: FetchRules, most_bytes: int = MAX_FILE_BYTES) -> 
 
 def fetch_file(place: Url, folder: Path, rules: FetchRules) -> Path:
     """A copy of a remote input in `folder`, under a name of its own; one that is there already is not fetched again."""
-    digest = hashlib.blake2b(place.address.encode(), digest_size=4).hexdigest()
-    name = f"{digest}-{urlsplit(place.address).path.rpartition('/')[2]}"
-    copy, partial = folder / name, folder / f".{name}.partial"
+    digest = hashlib.blake2b(place.address.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+    copy = folder / f"{digest}-{file_name(place.address)[-NAME_CHARACTERS:]}"
+    # The user has named it: any host will do, and a large table may take its time as long as bytes come.
+    store = ObjectStore(_client(rules), allow_chains=False)
+
+    def download() -> None:
+        with atomic_open(copy, durable=False) as file:
+            store.download(place.address, file)
+
     if not copy.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with open(partial, "wb") as file:
-                _attempts(place, rules, file.write, lambda: file.truncate(file.seek(0)), most_bytes=None)
+            _with_retries(place.address, rules, download)
         except Unusable as error:
-            raise DataError(f"INPUT {place.address} cannot be fetched: {error.reason} ({error.detail})") from error
-        partial.rename(copy)
+            name = redact(place.address)
+            raise DataError(f"INPUT {name} cannot be fetched: {error.reason} ({error.detail})") from error
     return copy
 
 
@@ -89,7 +90,7 @@ def _fetch_file(path: Path, most_bytes: int) -> bytes:
         if not path.is_file():
             raise Unusable(MISSING_FILE, str(path))
         if (size := path.stat().st_size) > most_bytes:
-            raise Unusable("file too large", f"{size} bytes, at most {most_bytes}")
+            raise Unusable(TOO_LARGE, f"{size} bytes, at most {most_bytes}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise Unusable(UNREADABLE, str(error)) from error
@@ -97,101 +98,36 @@ def _fetch_file(path: Path, most_bytes: int) -> bytes:
 
 def _fetch_inside(place: Inside, most_bytes: int) -> bytes:
     if place.size > most_bytes:
-        raise Unusable("file too large", f"{place.size} bytes, at most {most_bytes}")
+        raise Unusable(TOO_LARGE, f"{place.size} bytes, at most {most_bytes}")
     try:
         return read_part(place.tar, Part(place.offset, place.size))
     except DataError as error:
         raise Unusable(UNREADABLE, str(error)) from error
 
 
-def _attempts(
-    place: Url, rules: FetchRules, take: Callable[[bytes], Any], again: Callable[[], Any], most_bytes: int | None
-) -> None:
-    """Hand the bytes to `take`, in several attempts where needed; `again` forgets those of the attempt before."""
-    ask = _ask_http if urlsplit(place.address).scheme.lower() in HTTP_SCHEMES else _ask_store
-    for attempt in range(rules.retries + 1):
-        again()
-        try:
-            return _bounded(ask(place.address, rules), take, most_bytes)
-        except Passing as error:
-            if attempt == rules.retries:
-                raise Unusable(DOWNLOAD_FAILED, f"{error}, {attempt + 1} attempts") from error
-            # A little chance in the wait, so that many do not come back at the same moment.
-            wait = rules.backoff_seconds * 2**attempt * uniform(0.75, 1.25)
-            time.sleep(min(max(wait, error.wait_seconds), MAX_WAIT_SECONDS))
+@lru_cache(maxsize=4)
+def _image_store(rules: FetchRules, private_addresses: bool) -> ObjectStore:
+    client = _client(rules, TOTAL_TIMEOUTS * rules.timeout_seconds, private_addresses)
+    return ObjectStore(client, allow_chains=False)
 
 
-def _bounded(pieces: Iterable[bytes], take: Callable[[bytes], Any], most_bytes: int | None) -> None:
-    count = 0
-    for piece in pieces:
-        count += len(piece)
-        if most_bytes is not None and count > most_bytes:
-            raise Unusable("file too large", f"more than {most_bytes} bytes")
-        take(piece)
+def _client(rules: FetchRules, total_seconds: float | None = None, private_addresses: bool = True) -> HttpClient:
+    return HttpClient(
+        rules.timeout_seconds, total_seconds, USER_AGENT, rules.threads, private_addresses, honour_opt_out=True
+    )
 
 
-def _ask_http(address: str, rules: FetchRules) -> Iterable[bytes]:
-    from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
-
-    deadline = time.monotonic() + 6 * rules.timeout_seconds
+def _with_retries(address: str, rules: FetchRules, action: Callable[[], Result]) -> Result:
+    """The result of `action`, tried again where that may help; Unusable with the reason where it cannot be had."""
     try:
-        answer = _connections(rules).request("GET", address, preload_content=False, decode_content=False)
-        whole = False
-        try:
-            _check_answer(answer)
-            while piece := answer.read1(PIECE_BYTES):
-                yield piece
-                if time.monotonic() > deadline:  # a byte now and then keeps a connection alive for ever
-                    raise Passing(f"not whole after {6 * rules.timeout_seconds:g} s")
-            if answer.length_remaining:
-                raise Passing(f"ended {answer.length_remaining} bytes early")
-            whole = True
-        finally:
-            # What is left of an answer must not be taken for the next one.
-            answer.release_conn() if whole else answer.close()
-    except (LocationParseError, LocationValueError, UnicodeError) as error:
-        raise Unusable(DOWNLOAD_FAILED, f"no address: {error}") from error
-    except (HTTPError, OSError) as error:
-        raise Passing(f"{type(error).__name__}: {error}") from error
-
-
-def _check_answer(answer: Any) -> None:
-    if answer.status in PASSING_STATUSES:
-        after = answer.headers.get("Retry-After", "")
-        raise Passing(f"HTTP {answer.status}", float(after) if after.isdecimal() else 0.0)
-    if answer.status != 200:
-        raise Unusable(DOWNLOAD_FAILED, f"HTTP {answer.status}")
-    said = {word.strip().lower() for word in answer.headers.get(OPT_OUT_HEADER, "").replace(":", ",").split(",")}
-    if said & OPT_OUTS:
-        raise Unusable("not allowed by its site", f"{OPT_OUT_HEADER}: {answer.headers[OPT_OUT_HEADER]}")
-
-
-@lru_cache(maxsize=2)
-def _connections(rules: FetchRules) -> Any:
-    from urllib3 import PoolManager, Retry, Timeout
-
-    wait = Timeout(connect=rules.timeout_seconds, read=rules.timeout_seconds)
-    # Redirects are followed here, everything else is tried again by ourselves.
-    turns = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
-    return PoolManager(64, headers={"User-Agent": USER_AGENT}, maxsize=rules.threads, timeout=wait, retries=turns)
-
-
-_stores_lock = threading.Lock()
-
-
-def _ask_store(address: str, rules: FetchRules) -> Iterable[bytes]:
-    import fsspec
-
-    if "::" in address:
-        raise Unusable(DOWNLOAD_FAILED, "no address: chains of file systems are not followed")
-    try:
-        with _stores_lock:  # file systems are made once and cached, but not by many threads at once
-            store, path = fsspec.url_to_fs(address)
-        file: BinaryIO
-        with store.open(path, "rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise Unusable(DOWNLOAD_FAILED, f"{type(error).__name__}: {error}") from error
-    except Exception as error:  # each store has failures of its own kind
-        raise Passing(f"{type(error).__name__}: {error}") from error
+        return RetryPolicy(rules.retries, rules.backoff_seconds).call(action, address)
+    except RetriesExhaustedError as error:
+        raise Unusable(DOWNLOAD_FAILED, f"{error.last}, {error.num_tries} attempts") from error
+    except TooLargeError as error:
+        raise Unusable(TOO_LARGE, str(error)) from error
+    except OptOutError as error:
+        raise Unusable(OPTED_OUT, str(error)) from error
+    except AddressRefusedError as error:
+        raise Unusable(PRIVATE_ADDRESS, f"{error}; --allow-private-addresses reads it all the same") from error
+    except InputError as error:
+        raise Unusable(DOWNLOAD_FAILED, str(error)) from error

@@ -1,7 +1,7 @@
 """Samples as a source names them: nothing of them is opened yet."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Url:
     """Bytes behind an address: http, https, or an object store that fsspec knows."""
 
     address: str
+    is_own: bool = field(default=False, compare=False)  # of a host that the user has named, not only the table
 
 
 @dataclass(frozen=True, slots=True)

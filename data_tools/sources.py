@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_tools.coco import coco_rows, json_content
+from data_tools.confine import TableRules, confine
 from data_tools.image_folder import image_rows
 from data_tools.inputs import JSON_SUFFIX, Input, Kind, resolve_inputs
 from data_tools.rows import Row
@@ -24,6 +25,7 @@ class SourceOptions:
     image_root: str | None = None  # folder or address that image names are seen from; None: where the table lies
     questions: tuple[tuple[str, str | None], ...] = ()  # VQA v2: files of questions, each with that of its annotations
     splits: tuple[str, ...] = ()  # of files that give each image one, as Karpathy's
+    table: TableRules = TableRules()  # what the names in a table may lead to
     group: bool = False  # rows that name the same image become one sample with several captions
 
 
@@ -45,7 +47,8 @@ def _rows_of(one: Input, options: SourceOptions) -> Iterator[Row]:
     if one.kind is Kind.IMAGES:
         return image_rows(one.paths[0], one.entries)
     root = one.root if options.image_root is None else expand_user(options.image_root)
-    return _fetched_rows(one, root, options) if one.address else _table_rows(one.paths[0], root, options)
+    rows = _fetched_rows(one, root, options) if one.address else _table_rows(one.paths[0], root, options)
+    return confine(rows, root, options.table)
 
 
 def _fetched_rows(one: Input, root: str, options: SourceOptions) -> Iterator[Row]:

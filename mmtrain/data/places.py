@@ -58,7 +58,7 @@ class Access:
         return self._made
 
     def read_file(self, url: str) -> bytes:
-        """A small remote file, never cached; DataError, caused by a FileNotFoundError where it is not there."""
+        """A small remote file, never cached; DataError, caused by a NotFoundError where it is not there."""
         return self._ask(url, partial(self._store.read, url))
 
     def list_tars(self, folder: str) -> list[str]:

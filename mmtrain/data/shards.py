@@ -19,6 +19,7 @@ from mmtrain.data.manifest import FILE_NAME, Manifest, ShardEntry, parse_manifes
 from mmtrain.data.places import Access
 from mmtrain.data.sidecar import decode
 from mmtrain.data.sources import TAR_SUFFIX, data_errors, list_shards
+from mmtrain.io.errors import NotFoundError
 from mmtrain.io.file_kinds import describe_file
 from mmtrain.io.paths import expand_url
 from mmtrain.io.text import redact
@@ -216,7 +217,7 @@ def _remote_manifest(folder: str, access: Access) -> dict[str, ShardEntry]:
         try:
             access.manifests[url] = _listed(parse_manifest(access.read_file(url), redact(url)))
         except DataError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if not isinstance(error.__cause__, NotFoundError):
                 raise
             access.manifests[url] = {}
     return access.manifests[url]

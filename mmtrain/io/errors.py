@@ -12,7 +12,7 @@ class StorageError(InputError):
     """A file, folder or object store cannot be read or written."""
 
 
-class NotFoundError(StorageError, FileNotFoundError):
+class NotFoundError(StorageError):
     """There is no such file, or it may not be seen; asking again would not help."""
 
 

@@ -100,8 +100,6 @@ class HttpClient:
         except LocationValueError as error:
             raise StorageError(f"no address: {error}") from error
         except (HTTPError, OSError) as error:
-            if isinstance(error, StorageError):  # NotFoundError is an OSError too
-                raise
             raise _as_storage_error(error) from error
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> "BaseHTTPResponse":

@@ -18,7 +18,7 @@ from data_tools.sources import SourceOptions, read_rows
 from mmtrain.data.index import DataError
 from tests.unit.data_tools.test_sources import left_out, packed, picture
 
-FAST = FetchRules(threads=8, retries=2, backoff_seconds=0.01, timeout_seconds=5.0)
+FAST = FetchRules(threads=8, retries=2, backoff_seconds=0.01, timeout_seconds=5.0, private_addresses=True)
 HASTY = replace(FAST, timeout_seconds=0.2)
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_had_is_named_with_its_reason(site, path, reason, detail)
 
 def test_nobody_listening_is_a_failed_download():
     with pytest.raises(Unusable, match="download failed"):
-        fetch(Url("http://127.0.0.1:9/x.png"), FetchRules(retries=0, timeout_seconds=0.3))
+        fetch(Url("http://127.0.0.1:9/x.png"), FetchRules(retries=0, timeout_seconds=0.3, private_addresses=True))
 
 
 def test_object_stores_are_read_through_fsspec():
