@@ -10,11 +10,13 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow.parquet import read_schema
 
+from data_tools.left_out import LeftOut
 from data_tools.pack import LEFT_OUT_NAME, MANIFEST_NAME, TABLE_NAME
 from data_tools.table import SCHEMA
 from mmtrain.data.index import DataError, ShardEntry, index_path, read_manifest
@@ -26,7 +28,7 @@ from mmtrain.io.replace import check_output_folder, check_swappable, is_run
 INDEX_SUFFIX = ".index"
 _INDEX_MAGIC = INDEX_FORMAT.partition("/")[0].encode() + b"/"
 _OUR_INDEX_NAME = re.compile(r"(shard|train|heldout)-\d{6,}\.tar\.index")
-_LEFT_OUT_FIELDS = {"source", "key", "reason", "detail"}
+_LEFT_OUT_FIELDS = {one.name for one in fields(LeftOut)}
 
 
 def check_target(
