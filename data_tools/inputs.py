@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from data_tools.fetch import FetchRules, fetch_file
-from data_tools.image_folder import is_image, is_text
+from data_tools.image_folder import is_image, is_metadata, is_text
 from data_tools.rows import Url
 from data_tools.splits import TOKEN_SUFFIX
 from data_tools.tables import TABLE_SUFFIXES
@@ -28,7 +28,6 @@ LOG = logging.getLogger("mmdata")
 LABEL = "INPUT"
 JSON_SUFFIX = ".json"
 FILE_SUFFIXES = (*TABLE_SUFFIXES, JSON_SUFFIX, TOKEN_SUFFIX)  # of one file that lists images
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside the images, as Hugging Face has it
 
 
 class Kind(Enum):
@@ -147,7 +146,7 @@ def _folder_inputs(folder: Path) -> Iterator[Input]:
     entries, num_hidden = walk_files(folder, _is_wanted, LABEL)
     tables = [entry for entry in entries if has_suffix(entry.path, TABLE_SUFFIXES)]
     images = [entry for entry in entries if not has_suffix(entry.path, TABLE_SUFFIXES)]
-    others = [entry.path for entry in tables if entry.path.name.lower() not in METADATA_NAMES]
+    others = [entry.path for entry in tables if not is_metadata(entry.path.name)]
     if any(is_image(entry.path.name) for entry in images):
         if others and not any(is_text(entry.path.name) for entry in images):
             raise DataError(
@@ -155,7 +154,8 @@ def _folder_inputs(folder: Path) -> Iterator[Input]:
                 f"{_few(others)}"
             )
         _say_unread(folder, others)
-        yield Input(Kind.IMAGES, (folder,), str(folder), entries=tuple(entry for entry in images))
+        metadata = [entry for entry in tables if entry.path not in others]
+        yield Input(Kind.IMAGES, (folder,), str(folder), entries=(*images, *metadata))
     elif tables:
         _refuse_several_kinds([entry.path for entry in tables], str(folder))
         for entry in tables:

@@ -42,6 +42,15 @@ def parquet_rows(
         raise DataError(f"{place} is not a Parquet table: {error}") from error
 
 
+def parquet_columns(place: Path) -> list[str]:
+    """The columns of a Parquet table; DataError where it is none."""
+    try:
+        with ParquetFile(place) as table:
+            return table.schema_arrow.names
+    except pa.ArrowException as error:
+        raise DataError(f"{place} is not a Parquet table: {error}") from error
+
+
 def read_cell(cell: Cell, most_bytes: int) -> bytes:
     """The bytes in a cell; Unusable where there are none, or too many."""
     try:

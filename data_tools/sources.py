@@ -45,7 +45,7 @@ def _rows_of(one: Input, options: SourceOptions) -> Iterator[Row]:
     if one.kind is Kind.TARS:
         return tar_rows(one.paths, options.columns.caption)
     if one.kind is Kind.IMAGES:
-        return image_rows(one.paths[0], one.entries)
+        return image_rows(one.paths[0], one.entries, options.columns)
     root = one.root if options.image_root is None else expand_user(options.image_root)
     rows = _fetched_rows(one, root, options) if one.address else _table_rows(one.paths[0], root, options)
     return confine(rows, root, options.table)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.delimited import NOT_UTF8, open_delimited
-from data_tools.parquet import parquet_rows
+from data_tools.parquet import parquet_columns, parquet_rows
 from data_tools.rows import Columns, Row, as_captions, faulty, named_row, type_name
 from mmtrain.data.index import DataError
 from mmtrain.io.json_text import MAX_JSON_BYTES, JsonError, lenient_json
@@ -34,6 +34,17 @@ def table_rows(place: Path, columns: Columns, root: str) -> Iterator[Row]:
             yield replace(row, source=f"{place.name}: {row.source}") if row.fault else row
     except OSError as error:
         raise DataError(f"INPUT is {str(place)!r}, which cannot be read: {error.strerror or error}") from error
+
+
+def column_names(place: Path) -> list[str]:
+    """The columns of a table, for JSONL the names in its first object; DataError where it is no table."""
+    suffix = place.suffix.lower()
+    if suffix == PARQUET_SUFFIX:
+        return parquet_columns(place)
+    if suffix == ".jsonl":
+        return next((list(line.value) for line in json_lines(place) if isinstance(line.value, dict)), [])
+    with open_delimited(place) as table:
+        return table.header
 
 
 def json_lines(place: Path) -> Iterator[JsonLine]:

@@ -25,7 +25,7 @@ from mmtrain.io.atomic import atomic_open, atomic_write
 from mmtrain.io.locks import LockHeldError, file_lock
 
 NAME = ".work"
-FORMAT = "mmdata-work/1"
+FORMAT = "mmdata-work/2"
 LOCK_SECONDS = 2.0  # a build that was killed may hold the lock for a moment more
 PLAN_NAME, LOCK_NAME, SET_NAME, INPUTS_NAME = "plan.json", "lock", "set", "inputs"
 _OWN_NAME = re.compile(

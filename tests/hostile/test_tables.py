@@ -590,3 +590,35 @@ def test_two_tables_are_one_list_of_rows(tmp_path: Path, pics: Path) -> None:
 def test_a_table_without_a_usable_row_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable pair.*not a row of the table 1 times"):
         Built(write(tmp_path, "t.csv", "image,caption\n1.png\n"), tmp_path)
+
+
+METADATA = {
+    "metadata.csv": "file_name,text\na.png,one\nsub/b.png,two\n",
+    "metadata.jsonl": '{"file_name": "a.png", "text": "one"}\n{"file_name": "sub/b.png", "text": "two"}\n',
+    "metadata.parquet": "",
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_the_metadata_of_an_image_folder_is_used(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for number, image in enumerate(("a.png", "sub/b.png", "c.png", "d.png")):
+        (folder / image).write_bytes(picture(number))
+    (folder / "d.txt").write_text("four")
+    if name.endswith(".parquet"):
+        parquet.write_table(pa.table({"file_name": ["a.png", "sub/b.png"], "text": ["one", "two"]}), folder / name)
+    else:
+        (folder / name).write_text(METADATA[name])
+    built = Built(folder, folder)
+    assert built.captions == [["one"], ["two"], ["four"]] and built.rejected == [("c.png", "missing caption")]
+
+
+def test_metadata_without_captions_is_refused_with_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/a.png").write_bytes(picture(1))
+    write(tmp_path, "f/metadata.csv", "file_name,label\na.png,3\n")
+    assert main(["build", str(tmp_path / "f"), str(tmp_path / "out")]) == 2
+    assert "has no column 'caption'; its columns are: file_name, label" in capsys.readouterr().err
