@@ -10,7 +10,7 @@ from data_tools.cli import main
 from data_tools.confine import OTHER_SCHEME, OUTSIDE_ROOT, TableRules
 from data_tools.fetch import PRIVATE_ADDRESS, FetchRules
 from data_tools.sources import SourceOptions, read_rows
-from mmtrain.data.index import DataError
+from mmtrain.data.index import DataError, read_manifest
 from tests.unit.data_tools.test_fetch import FAST, Site, site  # noqa: F401
 from tests.unit.data_tools.test_sources import left_out, packed, picture
 
@@ -105,9 +105,9 @@ def test_the_flags_of_mmdata_build(set_of_images: Path, site, capsys) -> None:  
     table = table_of(set_of_images / "in", "a.png", "../out/c.png", f"{site}/image/9.png", "memory://bucket/no.png")
     out = set_of_images / "made"
     assert main(["build", str(table), str(out)]) == 0
-    assert len(packed(out)) == 1
+    assert read_manifest(out).num_samples == 1
     assert sorted(line[1] for line in left_out(out)) == sorted([OUTSIDE_ROOT, PRIVATE_ADDRESS, OTHER_SCHEME])
     flags = ["--allow-outside-root", "--allow-private-addresses", "--allow-schemes", "memory://"]
     assert main(["build", str(table), str(out), *flags, "--overwrite"]) == 0
-    assert len(packed(out)) == 3 and [line[1] for line in left_out(out)] == ["download failed"]
+    assert read_manifest(out).num_samples == 3 and [line[1] for line in left_out(out)] == ["download failed"]
     assert os.path.exists(out / "manifest.json")
