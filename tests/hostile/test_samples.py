@@ -216,7 +216,7 @@ LOST_SPLITS: dict[str, tuple[Callable[[int], dict[str, bytes]], str]] = {
     "empty captions": (lambda n: files_of(n) | {"txt": b" "}, "its caption is empty"),
     "no image": (lambda n: {"txt": b"a picture"}, "has no image"),
     "empty images": (lambda n: files_of(n) | {"jpg": b""}, "its image is empty"),
-    "cut images": (lambda n: files_of(n) | {"jpg": files_of(n)["jpg"][:200]}, "cannot be decoded"),
+    "cut images": (lambda n: files_of(n) | {"jpg": files_of(n)["jpg"][:200]}, "broken image"),
     "deep metadata": (lambda n: files_of(n) | {"json": b"[" * 5000}, "its .json cannot be used"),
 }
 
