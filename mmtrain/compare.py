@@ -15,6 +15,7 @@ from mmtrain.io.console import PlainTable, print_table
 from mmtrain.io.errors import InputError
 from mmtrain.io.results import ResultFile
 from mmtrain.monitor.results import Line, compared, last_scores, runs_of
+from mmtrain.scores.units import format_score
 
 TABLE_WIDTH = 120  # at least, whatever the terminal is: a table cut short says nothing
 
@@ -55,17 +56,10 @@ def _table(lines: Sequence[Line], names: Sequence[str]) -> PlainTable:
     table = PlainTable("evaluation", "score", "prior", *names, overflow="fold", title="held-out scores")
     above = ""
     for line in lines:
-        cells = [_cell(line.score, value) for value in (line.prior, *line.values)]
+        cells = ["" if value is None else format_score(line.score, value) for value in (line.prior, *line.values)]
         table.add_row(line.evaluation if line.evaluation != above else "", line.score, *cells)
         above = line.evaluation
     return table
-
-
-def _cell(score: str, value: float | None) -> str:
-    """A share of 1 in percent; perplexities, CIDEr and lengths as they are."""
-    if value is None:
-        return ""
-    return f"{value:.1%}" if value <= 1 and not score.endswith(("perplexity", "cider", "cider_d")) else f"{value:.3g}"
 
 
 if __name__ == "__main__":

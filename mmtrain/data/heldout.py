@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
+from mmtrain.data.answer_ids import Answered, image_ids, question_ids
 from mmtrain.data.faults import DataError, FaultTally
 from mmtrain.data.places import Access
 from mmtrain.data.question_schema import Question, parse_questions
@@ -19,19 +20,12 @@ from mmtrain.data.shards import open_shards
 from mmtrain.data.slot import Layout, collate
 from mmtrain.data.table import SampleError, SampleTable, as_captions
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.data.twins import Twin, as_twin
 from mmtrain.records import Batch
 
 KNOB = "data.heldout"
 NUM_IMAGES_TRIED = 16  # that are decoded before a run begins; all others when they are scored
 NUM_REMEMBERED = 1024  # decoded samples, when they are met again and again in other pairs
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A caption that differs from the true one in who has which attribute or place, and is false for the image."""
-
-    caption: str
-    kind: str  # what was exchanged
 
 
 class HeldOut:
@@ -73,7 +67,7 @@ class HeldOut:
         self._length = len(self._numbers)
         self._facts = [self._parsed(number) for number in self._numbers]
         self.captions: tuple[str | None, ...] = tuple(self._caption(sample) for sample in range(self._length))
-        self.twins: tuple[Twin | None, ...] = tuple(self._twin(sample) for sample in range(self._length))
+        self.twins: tuple[Twin | None, ...] = tuple(None if self.questions else as_twin(one) for one in self._facts)
         self._look_through()
 
     def __len__(self) -> int:
@@ -114,17 +108,29 @@ class HeldOut:
         self._judge()
         return found
 
+    def answered(self, sample: int) -> Answered:
+        """What an answer about a sample is about: its image, or its question about it."""
+        number, image_id = self._numbers[sample], self._image_ids[sample]
+        shard, key = self._table.name(number)
+        identity = -1 - number if image_id is None else image_id
+        if not self.questions:
+            return Answered(image_ids(self.metadata(sample), shard, key, number), identity)
+        question, place = self.questions[sample], sample - bisect_left(self._numbers, number)
+        return Answered(question_ids(question.number, shard, key, place, number), (identity, question.text))
+
+    @property
+    def num_further_captions(self) -> int:
+        """Captions that samples have beside the one that is read of each."""
+        several = (one.get("captions") for one in self._facts)
+        return sum(len(captions) - 1 for captions in several if isinstance(captions, list) and captions)
+
     def image_name(self, sample: int) -> int | str:
         """What the public servers know the image by: its number in COCO, else its key."""
-        number = self.metadata(sample).get("coco_id")
-        return number if _is_name(number) else self._table.name(self._numbers[sample])[1]
+        return image_ids(self.metadata(sample), *self._table.name(self._numbers[sample]), sample)[0]
 
     def question_name(self, sample: int) -> int | str:
         """What the public servers know the question by, else the key of its image and its number there."""
-        question, own = self.questions[sample], self._numbers[sample]
-        if question.number is not None:
-            return question.number
-        return f"{self._table.name(own)[1]}-{sample - bisect_left(self._numbers, own)}"
+        return self.answered(sample).ids[0]
 
     def pictures(self, count: int) -> list[np.ndarray]:
         """The first `count` images, uint8 [3, image_size, image_size]; black where a sample cannot be used."""
@@ -196,8 +202,10 @@ class HeldOut:
         It is used for the first time long after a run has begun, so what is wrong with it is looked for before.
         """
         num_usable = 0
+        self._image_ids: list[int | None] = []
         for sample, number in enumerate(self._numbers):
             draft = self._reader.draft(number, question=self.questions[sample] if self.questions else None)
+            self._image_ids.append(draft.sample_without_image.image_id if isinstance(draft, Draft) else None)
             is_tried = isinstance(draft, Draft) and (sample < NUM_IMAGES_TRIED or not num_usable)
             read = self._reader.finish(draft) if is_tried else draft
             if isinstance(read, BadSample):
@@ -232,16 +240,6 @@ class HeldOut:
         except SampleError:
             return None  # named and counted when the sample is looked through
 
-    def _twin(self, sample: int) -> Twin | None:
-        """The twin caption of a sample; other things that its metadata calls so are the user's own."""
-        said = self.metadata(sample).get("twin")
-        if self.questions or not isinstance(said, dict):
-            return None
-        caption, kind = said.get("caption"), said.get("kind", "")
-        if not isinstance(caption, str) or not isinstance(kind, str) or not caption.strip():
-            return None
-        return Twin(caption, kind)
-
     def _twin_caption(self, sample: int) -> str:
         twin = self.twins[sample]
         if twin is None:
@@ -253,8 +251,3 @@ def _paired(shown: Sample | BadSample, said: Sample | BadSample) -> Sample | Non
     if isinstance(shown, BadSample) or isinstance(said, BadSample):
         return None
     return replace(said, image_CHW=shown.image_CHW, image_id=shown.image_id)
-
-
-def _is_name(said: object) -> bool:
-    """Whether this is a number or a text that something can be known by."""
-    return (isinstance(said, int) and not isinstance(said, bool)) or (isinstance(said, str) and said != "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmtrain.config.schema import RunConfig
 from mmtrain.io.text import printable
-from mmtrain.monitor.results import is_number
+from mmtrain.scores.units import format_score
 
 USE = """Caption a picture:
 
@@ -90,11 +90,11 @@ def _cell(text: str) -> str:
 
 
 def _table(scores: dict[str, dict[str, float]]) -> str:
-    """Every score of every evaluation, fractions of 1 as they are."""
+    """Every score of every evaluation, each in its unit."""
     if not scores:
         return "The run logged none at this step.\n"
     rows = [
-        f"| {_cell(name)} | {_cell(score)} | {f'{value:.4g}' if is_number(value) else 'no number'} |"
+        f"| {_cell(name)} | {_cell(score)} | {format_score(score, value)} |"
         for name, found in scores.items()
         for score, value in found.items()
     ]

@@ -5,6 +5,7 @@ Axes: B pairs of this rank's batch, N pairs of the split, E shared embedding, Q 
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -18,6 +19,7 @@ from mmtrain.records import IGNORED_LABEL, Batch, EvalReport, Features
 from mmtrain.scores.retrieval import perplexity, recall_at
 
 RECALLS_AT = (1, 5, 10)
+QUERIES_AT_ONCE = 4096  # whose similarities to all keys are held in memory
 TRUE_OR_TWIN = Layout.of({"clean", "positive"})
 
 
@@ -59,7 +61,8 @@ class Evaluation:
         scores = {**self._token_scores(found.sums), "num_pairs": int(pair_N.sum())}
         retrieved: tuple[int, ...] = ()
         if "clean" in self.layout.text:
-            scores = self._retrieval_scores(image_NE, text_NE, pair_N) | scores
+            image_ids_N = self._whole_split(found.kept["image_id"])
+            scores = self._retrieval_scores(image_NE, text_NE, image_ids_N, pair_N) | scores
             retrieved = tuple(self._best_texts(image_NE[: self.num_pictures], text_NE, pair_N))
         named = {"heldout": scores}
         if twins and (of_twins := self._twin_scores(found, twins)):
@@ -76,6 +79,7 @@ class Evaluation:
     def _read(self, features: Features, batch: Batch, found: "_Found") -> None:
         pair_B = batch.has_image_B & batch.has_text_B
         found.kept["pair"].append(pair_B)
+        found.kept["image_id"].append(batch.image_ids_B)
         found.kept["image"].append(features.get("image_BE", pair_B[:, None].float()))
         found.kept["text"].append(features.get("text_BE", pair_B[:, None].float()))
         if "match_logits" in features:
@@ -104,24 +108,32 @@ class Evaluation:
         return {name: score for name, score in offered.items() if score is not None}
 
     def _retrieval_scores(
-        self, image_NE: torch.Tensor, text_NE: torch.Tensor, pair_N: torch.Tensor
+        self, image_NE: torch.Tensor, text_NE: torch.Tensor, image_ids_N: torch.Tensor, pair_N: torch.Tensor
     ) -> dict[str, float]:
-        both_ways = {"image_to_text": (image_NE, text_NE), "text_to_image": (text_NE, image_NE)}
-        scores = {}
-        for name, (query_NE, key_NE) in both_ways.items():
-            ranks = self._ranks(query_NE[pair_N], key_NE[pair_N])
-            scores |= {f"{name}_recall_at_{k}": recall_at(ranks, k) for k in RECALLS_AT}
-        return scores
+        """Recall by the protocol of COCO and Flickr30k: every image once, and any caption of its own is right."""
+        gallery = Gallery.of(image_ids_N, pair_N)
+        image_IE, text_TE = image_NE[gallery.images_I], text_NE[gallery.texts_T]
+        numbers_I = torch.arange(len(image_IE), device=image_NE.device)
+        ranks = {
+            "image_to_text": self._ranks(image_IE, text_TE, numbers_I, gallery.image_of_T),
+            "text_to_image": self._ranks(text_TE, image_IE, gallery.image_of_T, numbers_I),
+        }
+        scores = {f"{name}_recall_at_{k}": recall_at(own, k) for name, own in ranks.items() for k in RECALLS_AT}
+        return scores | gallery.counts
 
-    def _ranks(self, query_NE: torch.Tensor, key_NE: torch.Tensor) -> list[int]:
-        """The rank of each query's own key; the data-parallel ranks share out the queries. A tie counts as lost."""
-        num_queries, dp = query_NE.shape[0], self.groups.grid.dp
+    def _ranks(
+        self, query_QE: torch.Tensor, key_KE: torch.Tensor, image_of_Q: torch.Tensor, image_of_K: torch.Tensor
+    ) -> list[int]:
+        """The rank of each query's best own key; the data-parallel ranks share out the queries."""
+        num_queries, dp = query_QE.shape[0], self.groups.grid.dp
         per_rank = -(-num_queries // dp)
         own_Q = torch.arange(per_rank, device=self.device) + self.groups.coord.dp * per_rank
         own_Q = own_Q.clamp_max(num_queries - 1)  # the last rank's tail repeats the last query and is cut off again
-        similar_QN = query_NE[own_Q] @ key_NE.t()
-        rank_Q = (similar_QN >= similar_QN.gather(1, own_Q[:, None])).sum(dim=1)
-        return gather_rows(rank_Q, self.groups.data)[:num_queries].tolist()
+        found = [
+            ranks_of_own(query_QE[some_Q] @ key_KE.t(), image_of_Q[some_Q, None] == image_of_K)
+            for some_Q in own_Q.split(QUERIES_AT_ONCE)
+        ]
+        return gather_rows(torch.cat(found), self.groups.data)[:num_queries].tolist()
 
     @staticmethod
     def _best_texts(image_QE: torch.Tensor, text_NE: torch.Tensor, pair_N: torch.Tensor) -> list[int]:
@@ -153,6 +165,43 @@ class Evaluation:
             scores[name] = sum(every) / len(every)
             scores |= {f"{name}_{kind}": sum(won) / len(won) for kind, won in sorted(by_kind.items())}
         return scores
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What is retrieved of a split: every image once, by its image_id, and every caption. I images, T captions."""
+
+    images_I: torch.Tensor  # int64: number of the first held-out sample of each image
+    texts_T: torch.Tensor  # int64: number of the held-out sample of each caption
+    image_of_T: torch.Tensor  # int64: which of the I images each caption belongs to
+
+    @classmethod
+    def of(cls, image_ids_N: torch.Tensor, pair_N: torch.Tensor) -> "Gallery":
+        """Of the samples of a split that have an image and a text, in order."""
+        texts = pair_N.nonzero().flatten().tolist()
+        ids = image_ids_N.tolist()
+        first: dict[int, int] = {}
+        for number in texts:
+            first.setdefault(ids[number], number)
+        place = {image_id: place for place, image_id in enumerate(first)}
+        columns = (list(first.values()), texts, [place[ids[number]] for number in texts])
+        return cls(*(torch.tensor(column, dtype=torch.int64, device=pair_N.device) for column in columns))
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """How many images and captions there are, where several captions share an image; else num_pairs says it."""
+        if len(self.images_I) == len(self.texts_T):
+            return {}
+        return {"num_images": len(self.images_I), "num_captions": len(self.texts_T)}
+
+
+def ranks_of_own(similar_QK: torch.Tensor, is_own_QK: torch.Tensor) -> torch.Tensor:
+    """The rank [Q] of each query's best own key, from 1; own keys do not compete with each other.
+
+    A tie counts as lost: a model that gives everything the same features knows nothing. So does what is no number.
+    """
+    best_Q = similar_QK.masked_fill(~is_own_QK, -torch.inf).amax(dim=1)
+    return 1 + (~(similar_QK < best_Q[:, None]) & ~is_own_QK).sum(dim=1)
 
 
 class _Found:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from mmtrain.io.errors import InputError
 
@@ -23,7 +22,8 @@ _KINDS = ((stat.S_ISREG, FILE), (stat.S_ISDIR, FOLDER), (stat.S_ISFIFO, "a FIFO"
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))  # fmt: skip
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """Something that exists, and what it is (of a link: what it leads to)."""
 
     path: Path
@@ -58,12 +58,11 @@ def kind_of_mode(mode: int) -> str:
     return next((kind for fits, kind in _KINDS if fits(mode)), ODD)
 
 
-def scan_folder(folder: Path, fits: Callable[[str], bool] | None = None) -> Iterator[Entry]:
-    """The entries of a folder whose names fit, in no order; only links and odd kinds cost a question of their own."""
+def scan_folder(folder: Path) -> Iterator[Entry]:
+    """All entries of a folder in no order; only links and odd kinds cost a question of their own."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if fits is None or fits(entry.name):
-                yield Entry(folder / entry.name, _kind_of(entry), entry.is_symlink())
+            yield Entry(folder / entry.name, _kind_of(entry), entry.is_symlink())
 
 
 def list_folder(folder: Path, suffixes: Sequence[str], label: str) -> Listing:
@@ -78,14 +77,13 @@ def list_folder(folder: Path, suffixes: Sequence[str], label: str) -> Listing:
             if entry.name.startswith("."):
                 hidden += [entry.name] if fits else []
             elif (kind := _kind_of(entry)) == FILE:
-                if fits:
-                    files.append((entry.name, entry.is_symlink()))
+                files += [Entry(folder / entry.name, kind, entry.is_symlink())] if fits else []
             elif kind == FOLDER:
                 folders.append(folder / entry.name)
             elif fits:
                 Entry(folder / entry.name, kind).checked(label)
-    found = tuple(Entry(folder / name, FILE, is_link) for name, is_link in sorted(files))
-    return Listing(found, tuple(sorted(hidden)), tuple(sorted(folders)))
+    files.sort(key=lambda entry: entry.path)
+    return Listing(tuple(files), tuple(sorted(hidden)), tuple(sorted(folders)))
 
 
 def may_hold(folder: Path, suffixes: Sequence[str]) -> bool:

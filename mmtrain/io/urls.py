@@ -113,8 +113,7 @@ def shown_name(place: str) -> str:
 
 def has_suffix(place: str | Path, suffixes: Sequence[str]) -> bool:
     """Whether the file name of a place ends in one of `suffixes` (lower case), in letters of any case."""
-    name = place.name if isinstance(place, Path) else file_name(place)
-    return name.lower().endswith(tuple(suffixes))
+    return file_name(str(place)).lower().endswith(tuple(suffixes))
 
 
 def add_suffix(url: str, suffix: str) -> str:

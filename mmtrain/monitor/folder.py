@@ -1,7 +1,7 @@
 """The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.peaks import peak_tflops
 from mmtrain.monitor.pictures import ContactSheet
 from mmtrain.records import EvalReport
+from mmtrain.scores.units import format_score
 
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.model"
@@ -93,10 +94,9 @@ def _copy_tokenizer(source: Path, to: Path) -> None:
         shutil.copyfile(file, to / file.name)
 
 
-def scores_table(name: str, scores: dict[str, float]) -> PlainTable:
-    """One evaluation as a table: shares in percent, counts and perplexity as they are."""
+def scores_table(name: str, scores: Mapping[str, object]) -> PlainTable:
+    """One evaluation as a table, each score in its unit."""
     table = PlainTable("score", "value", title=f"held-out scores: {name}" if name != "heldout" else "held-out scores")
     for score, value in scores.items():
-        is_share = not score.startswith("num_") and not score.endswith("perplexity")
-        table.add_row(score, f"{value:.1%}" if is_share else f"{value:g}")
+        table.add_row(score, format_score(score, value))
     return table

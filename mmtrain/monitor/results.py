@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import LINES, read_rows
+from mmtrain.scores.units import is_number
 
 PRIORS = ("constant_", "chance_")  # what a score is called that one gets without looking
-MAX_INTEGER = 2**63  # larger ones are no counts, and no float holds them
 Scores = dict[tuple[str, str], float]  # by the evaluation's name and the score's
 
 
@@ -47,13 +46,6 @@ def last_scores(run_dir: Path) -> Scores:
         for name, value in row.items()
         if name not in ("eval", "step") and is_number(value)
     }
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a log is a finite number: null stands for what was none, and anyone can write text there."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) <= MAX_INTEGER
-    return isinstance(value, float) and isfinite(value)
 
 
 def compared(columns: Sequence[Mapping[tuple[str, str], float]], patterns: Sequence[str]) -> list[Line]:

@@ -2,14 +2,29 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 MAX_EXPONENT = 709.0  # exp of more overflows a double
 
 
-def rank_in_shortlist(scores: Sequence[float], right: int) -> int:
-    """The rank of candidate number `right` by score, the highest first; a tie counts as lost."""
-    return sum(score >= scores[right] for score in scores)
+def rank_in_shortlist(scores: Sequence[float], right: int | Collection[int]) -> int:
+    """The rank of the best of the candidates numbered `right` by score, the highest first.
+
+    Right candidates do not compete with each other. A tie counts as lost, and so does a score that is no number.
+    """
+    own = {right} if isinstance(right, int) else set(right)
+    best = max((scores[number] for number in own if not math.isnan(scores[number])), default=math.nan)
+    return 1 + sum(not score < best for number, score in enumerate(scores) if number not in own)
+
+
+@lru_cache(maxsize=4096)
+def chance_recall_at(k: int, num_right: int, num_candidates: int) -> float:
+    """The share of random rankings that have one of `num_right` right candidates among the first `k`."""
+    if num_right == 1:
+        return min(k, num_candidates) / num_candidates
+    missed = math.comb(num_candidates - num_right, min(k, num_candidates))
+    return 1 - missed / math.comb(num_candidates, min(k, num_candidates))
 
 
 def recall_at(ranks: Sequence[int], k: int) -> float:

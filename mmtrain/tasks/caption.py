@@ -1,12 +1,13 @@
 """Captioning: what the model writes about held-out images, scored against what people, or the scene, say."""
 
 import statistics
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from mmtrain.config.schema import RunConfig
+from mmtrain.data.answer_ids import choose_ids, merged_rows
 from mmtrain.data.heldout import HeldOut
 from mmtrain.engine.build import Place, build_evaluation
 from mmtrain.engine.contract import Scorer
@@ -37,6 +38,7 @@ class CaptionScorer:
         self.plan, self.place, self.heldout = plan, place, heldout
         self.references = heldout.all_references()  # before anything is trained: it refuses what cannot be scored
         self.scenes = [as_scene(heldout.metadata(sample).get("scene")) for sample in range(len(heldout))]
+        self.ids = choose_ids([heldout.answered(sample) for sample in range(len(heldout))], "image_id")
         self.plain = build_evaluation(plan, place, heldout)
         self.writer = Writer(plan, place, Marks.of(heldout.tokenizer))
 
@@ -46,9 +48,9 @@ class CaptionScorer:
         written, is_whole = texts_of_split(self.plan, self.place, self.heldout, write)
         captions = [self.heldout.tokenizer.decode(tokens) for tokens in written]
         whole = [sample for sample, own in enumerate(self.references) if own and is_whole[sample]]
-        scores = self._scores([captions[sample] for sample in whole], whole) if whole else {}
-        rows = [{"image_id": self.heldout.image_name(sample), "caption": captions[sample]} for sample in whole]
+        rows = merged_rows([self.ids[n] for n in whole], [{"caption": captions[n]} for n in whole], "image_id")
         shown = tuple(self._shown(sample, captions[sample]) for sample in whole[: self.plan.eval.num_pictures])
+        scores = self._scores(captions, whole) if whole else {}
         return replace(report, scores=report.scores | {NAME: scores}, answers={NAME: rows}, shown=shown)
 
     def _shown(self, sample: int, caption: str) -> Shown:
@@ -56,16 +58,23 @@ class CaptionScorer:
         is_right = None if scene is None else right(caption, scene)["all"]
         return Shown(sample, self.references[sample][0], caption, is_right)
 
-    def _scores(self, captions: Sequence[str], samples: Sequence[int]) -> dict[str, float]:
-        references = [self.references[sample] for sample in samples]
-        scores: dict[str, float] = caption_scores(captions, references)
-        constant = most_central(references)
-        scores |= _of_constant(caption_scores([constant] * len(samples), references))
-        scenes = [scene for sample in samples if (scene := self.scenes[sample]) is not None]
-        if len(scenes) == len(samples):
-            scores |= shares_right(captions, scenes)
-            scores |= _of_constant(shares_right([constant] * len(samples), scenes))
-        return scores | {"num_images": len(samples), "num_words_per_caption": _mean_words(captions)}
+    def _scores(self, captions: Sequence[str], whole: Sequence[int]) -> dict[str, float]:
+        """Of one caption for each image against the references of all its samples: those of --apart share images."""
+        references: dict[Hashable, list[str]] = defaultdict(list)
+        first: dict[Hashable, int] = {}
+        for sample in whole:
+            image = self.heldout.answered(sample).identity
+            references[image] += self.references[sample] or []
+            first.setdefault(image, sample)
+        said, wanted = [captions[sample] for sample in first.values()], list(references.values())
+        scores: dict[str, float] = caption_scores(said, wanted)
+        constant = most_central(wanted)
+        scores |= _of_constant(caption_scores([constant] * len(said), wanted))
+        scenes = [scene for sample in first.values() if (scene := self.scenes[sample]) is not None]
+        if len(scenes) == len(said):
+            scores |= shares_right(said, scenes)
+            scores |= _of_constant(shares_right([constant] * len(said), scenes))
+        return scores | {"num_images": len(said), "num_words_per_caption": _mean_words(said)}
 
 
 def most_central(references: Sequence[Sequence[str]]) -> str:

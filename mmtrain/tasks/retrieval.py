@@ -1,10 +1,11 @@
 """Retrieval in two stages: features name a shortlist for each query, the match head puts it in order.
 
-Axes: N held-out pairs, K candidates of a query, M pairs of an image and a text that the match head looks at.
+Axes: N held-out pairs, I images, T captions, Q queries, K candidates of a query.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,12 +13,12 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.data.heldout import HeldOut
 from mmtrain.engine.build import Place, build_evaluation, trims_texts
 from mmtrain.engine.contract import Scorer
-from mmtrain.engine.evaluation import RECALLS_AT, TRUE_OR_TWIN, match_margin
+from mmtrain.engine.evaluation import RECALLS_AT, TRUE_OR_TWIN, Gallery, match_margin, ranks_of_own
 from mmtrain.engine.passes import Passes
 from mmtrain.model.rows import Layout
 from mmtrain.parallel.collectives import gather_rows, told_by_last
 from mmtrain.records import Batch, EvalReport
-from mmtrain.scores.retrieval import rank_in_shortlist, recall_at
+from mmtrain.scores.retrieval import chance_recall_at, rank_in_shortlist, recall_at
 
 NAME = "reranked"
 CLEAN = Layout.of({"clean"})
@@ -33,8 +34,53 @@ class Retrieval:
         return RetrievalScorer(plan, place, heldout)
 
 
+@dataclass(frozen=True)
+class Shortlist:
+    """The candidates of one query, nearest first."""
+
+    pairs: tuple[Pair, ...]
+    own: tuple[int, ...]  # places in it of the right ones; none where features alone rank them behind its end
+    num_own: int  # right ones among all candidates
+
+    def rank(self, beliefs: Mapping[Pair, float], num_candidates: int) -> int:
+        """The rank of the best right one by belief; that of the last candidate where none is in the list."""
+        return rank_in_shortlist([beliefs[pair] for pair in self.pairs], self.own) if self.own else num_candidates
+
+
+@dataclass
+class Shortlists:
+    """Those of every query, by direction."""
+
+    counts: dict[str, float] = field(default_factory=dict)
+    lists: dict[str, list[Shortlist]] = field(default_factory=dict)
+    num_candidates: dict[str, int] = field(default_factory=dict)
+    nearness: dict[Pair, float] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        similar_QK: torch.Tensor,
+        is_own_QK: torch.Tensor,
+        length: int,
+        pair_of: Callable[[int, int], Pair],
+    ) -> None:
+        """Shortlist `length` keys for each query by similarity; a tie at its end counts as lost, as everywhere."""
+        near = similar_QK.topk(min(length, similar_QK.shape[1]), dim=1)
+        is_in_Q = (ranks_of_own(similar_QK, is_own_QK) <= near.indices.shape[1]).tolist()
+        own_QK, num_own_Q = is_own_QK.gather(1, near.indices).tolist(), is_own_QK.sum(dim=1).tolist()
+        self.num_candidates[name], self.lists[name] = similar_QK.shape[1], []
+        for query, keys in enumerate(near.indices.tolist()):
+            pairs = tuple(pair_of(query, key) for key in keys)
+            own = tuple(place for place, is_own in enumerate(own_QK[query]) if is_own and is_in_Q[query])
+            self.lists[name].append(Shortlist(pairs, own, num_own_Q[query]))
+            self.nearness |= zip(pairs, near.values[query].tolist(), strict=True)
+
+
 class RetrievalScorer:
     """Recall by features alone among all pairs, and after the match head has ordered the first `task.shortlist`.
+
+    Every image is a candidate once, by its image_id, and any of its own captions is right (the protocol of COCO and
+    Flickr30k); captions of one image do not compete with each other.
 
     A pair's score is what the match head believes in it plus what the features do: similarity over temperature, as the
     contrast is trained (Li et al. 2022 add the bare similarity). The head alone forgets what the features know.
@@ -49,55 +95,48 @@ class RetrievalScorer:
 
     def run(self, passes: Passes) -> EvalReport:
         report = self.plain.run(passes)
-        shortlists, nearness = told_by_last(self._shortlists(passes), self.place.groups.pipe)
-        pairs = sorted(nearness)
+        found = told_by_last(self._shortlists(passes), self.place.groups.pipe)
+        pairs = sorted(found.nearness)
         margins = told_by_last(self._margins(passes, pairs), self.place.groups.pipe)
-        beliefs = {pair: margins[pair] + nearness[pair] for pair in pairs}
+        beliefs = {pair: margins[pair] + found.nearness[pair] for pair in pairs}
         scores: dict[str, float] = {}
-        for name, lists in shortlists.items():
-            ranks = [
-                rank_in_shortlist([beliefs[pair] for pair in several], several.index((own, own)))
-                if (own, own) in several
-                else len(lists)  # not among the candidates: as if last
-                for own, several in lists.items()
-            ]
-            counted = [k for k in RECALLS_AT if k <= self._length(lists)]
-            scores |= {f"{name}_recall_at_{k}": recall_at(ranks, k) for k in counted}
-            scores |= {f"chance_{name}_recall_at_{k}": k / len(lists) for k in counted}
-        scores |= {"num_shortlisted": self._length(shortlists["image_to_text"]), "num_pairs_matched": len(pairs)}
-        return replace(report, scores=report.scores | {NAME: scores | {"num_pairs": len(shortlists["image_to_text"])}})
+        for name, lists in found.lists.items():
+            num_candidates = found.num_candidates[name]
+            ranks = [one.rank(beliefs, num_candidates) for one in lists]
+            for k in (k for k in RECALLS_AT if k <= min(self.plan.task.shortlist, num_candidates)):
+                scores[f"{name}_recall_at_{k}"] = recall_at(ranks, k)
+                chances = [chance_recall_at(k, one.num_own, num_candidates) for one in lists]
+                scores[f"chance_{name}_recall_at_{k}"] = statistics.mean(chances)
+        num_shortlisted = min(self.plan.task.shortlist, found.num_candidates["image_to_text"])
+        scores |= {"num_shortlisted": num_shortlisted, "num_pairs_matched": len(pairs), **found.counts}
+        return replace(report, scores=report.scores | {NAME: scores})
 
-    def _length(self, lists: dict[int, list[Pair]]) -> int:
-        return min(self.plan.task.shortlist, len(lists))
-
-    def _shortlists(self, passes: Passes) -> tuple[dict[str, dict[int, list[Pair]]], dict[Pair, float]]:
-        """By direction and number of the query its nearest candidates, nearest first, and how near; on the last stage.
+    def _shortlists(self, passes: Passes) -> "Shortlists":
+        """The nearest candidates of every image and of every caption, and how near; on the last stage, else none.
 
         Nearness is similarity over temperature.
         """
-        groups, kept = self.place.groups, {"image": [], "text": [], "pair": []}
+        groups, kept = self.place.groups, {"image": [], "text": [], "pair": [], "image_id": []}
         for batch, features in passes.infer(self._batches(), CLEAN):
             if features is not None:
                 kept["image"].append(gather_rows(features["image_BE"], groups.data))
                 kept["text"].append(gather_rows(features["text_BE"], groups.data))
                 kept["pair"].append(gather_rows(batch.has_image_B & batch.has_text_B, groups.data))
+                kept["image_id"].append(gather_rows(batch.image_ids_B, groups.data))
                 temperature = features["temperature"]
         if not passes.sees_features:
-            return {}, {}
-        image_NE, text_NE, pair_N = (torch.cat(parts)[: len(self.heldout)] for parts in kept.values())
-        numbers = pair_N.nonzero().flatten()
-        similar_NN = image_NE[numbers] @ text_NE[numbers].t() / temperature
-        k = min(self.plan.task.shortlist, len(numbers))
-        texts, images, own = similar_NN.topk(k, dim=1), similar_NN.t().topk(k, dim=1), numbers.tolist()
-        found = {
-            "image_to_text": {own[i]: [(own[i], own[j]) for j in row] for i, row in enumerate(texts.indices.tolist())},
-            "text_to_image": {own[j]: [(own[i], own[j]) for i in row] for j, row in enumerate(images.indices.tolist())},
-        }
-        nearness: dict[Pair, float] = {}
-        for lists, near_NK in ((found["image_to_text"], texts.values), (found["text_to_image"], images.values)):
-            for pairs, near in zip(lists.values(), near_NK.tolist(), strict=True):
-                nearness |= zip(pairs, near, strict=True)
-        return found, nearness
+            return Shortlists()
+        image_NE, text_NE, pair_N, ids_N = (torch.cat(parts)[: len(self.heldout)] for parts in kept.values())
+        gallery = Gallery.of(ids_N, pair_N)
+        similar_IT = image_NE[gallery.images_I] @ text_NE[gallery.texts_T].t() / temperature
+        is_own_IT = torch.arange(len(gallery.images_I), device=ids_N.device)[:, None] == gallery.image_of_T
+        images, texts = gallery.images_I.tolist(), gallery.texts_T.tolist()
+        found = Shortlists(counts={"num_pairs": len(texts), **gallery.counts})
+        found.add("image_to_text", similar_IT, is_own_IT, self.plan.task.shortlist, lambda i, t: (images[i], texts[t]))
+        found.add(
+            "text_to_image", similar_IT.t(), is_own_IT.t(), self.plan.task.shortlist, lambda t, i: (images[i], texts[t])
+        )
+        return found
 
     def _batches(self) -> Iterator[Batch]:
         grid, coord = self.place.groups.grid, self.place.groups.coord

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 
 from mmtrain.config.schema import RunConfig
+from mmtrain.data.answer_ids import choose_ids, merged_rows
 from mmtrain.data.heldout import HeldOut
 from mmtrain.engine.build import Place, build_evaluation
 from mmtrain.engine.contract import Scorer
@@ -33,6 +34,7 @@ class VqaScorer:
 
     def __init__(self, plan: RunConfig, place: Place, heldout: HeldOut) -> None:
         self.plan, self.place, self.heldout = plan, place, heldout
+        self.ids = choose_ids([heldout.answered(number) for number in range(len(heldout))], "question_id")
         self.plain = None if plan.task.answering == "choose" else build_evaluation(plan, place, heldout)
         self.answerer = build_answerer(plan, place, heldout.tokenizer)
 
@@ -40,8 +42,7 @@ class VqaScorer:
         report = self.plain.run(passes) if self.plain else EvalReport(scores={}, retrieved=())
         write = partial(self.answerer.answer, passes)
         answers, is_whole = texts_of_split(self.plan, self.place, self.heldout, write)
-        names = [self.heldout.question_name(number) for number in range(len(answers))]
-        rows = [{"question_id": name, "answer": answer} for name, answer in zip(names, answers, strict=True)]
+        rows = merged_rows(self.ids, [{"answer": answer} for answer in answers], "question_id")
         scores = report.scores | self._scores(answers, is_whole)
         return replace(report, scores=scores, answers={NAME: rows}, shown=self._shown(answers))
 

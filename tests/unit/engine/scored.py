@@ -18,7 +18,10 @@ KINDS = ("color", "place")
 
 
 class WrittenSplit:
-    """The first samples made by hand; each second one has a twin."""
+    """The first samples made by hand, each second one with a twin; `captions_each` neighbours share an image."""
+
+    def __init__(self, captions_each: int = 1) -> None:
+        self.captions_each = captions_each
 
     twins = tuple(Twin(f"twin {n}", KINDS[n % 4 // 2]) if n % 2 else None for n in range(NUM_PAIRS))
 
@@ -32,7 +35,12 @@ class WrittenSplit:
         for start in range(0, NUM_PAIRS, dp * batch_size):
             batch = made_batch(range(first := start + dp_rank * batch_size, first + batch_size))
             there = batch.places_B < NUM_PAIRS
-            yield replace(batch, has_image_B=batch.has_image_B & there, has_text_B=batch.has_text_B & there)
+            yield replace(
+                batch,
+                has_image_B=batch.has_image_B & there,
+                has_text_B=batch.has_text_B & there,
+                image_ids_B=torch.where(there, batch.places_B // self.captions_each, -1 - batch.places_B),
+            )
 
 
 def written_answers() -> dict[str, torch.Tensor]:
@@ -87,21 +95,23 @@ class WrittenPasses:
         )
 
 
-def scored(place: Any, batch_size: int) -> Any:
+def scored(place: Any, batch_size: int, captions_each: int = 1) -> Any:
     """The report of the written split and model on this rank."""
     from mmtrain.engine.evaluation import Evaluation
 
-    return Evaluation(WrittenSplit(), EVERY, place.groups, place.device, batch_size, 5).run(WrittenPasses())
+    return Evaluation(WrittenSplit(captions_each), EVERY, place.groups, place.device, batch_size, 5).run(
+        WrittenPasses()
+    )
 
 
-def scored_on_a_rank(batch_sizes: tuple[int, ...]) -> list[Any]:
+def scored_on_a_rank(batch_sizes: tuple[int, ...], captions_each: int = 1) -> list[Any]:
     """The reports of fresh ranks, at each batch size."""
     from mmtrain.engine.build import join
     from mmtrain.parallel.launch import read_launch
     from tests.helpers import tiny_plan
 
     place = join(tiny_plan(), read_launch())
-    return [scored(place, size) for size in batch_sizes]
+    return [scored(place, size, captions_each) for size in batch_sizes]
 
 
 def pairs() -> list[int]:
@@ -110,16 +120,25 @@ def pairs() -> list[int]:
     return (batch.has_image_B & batch.has_text_B).nonzero().flatten().tolist()
 
 
-def brute_force() -> dict[str, dict[str, float]]:
+def brute_force(captions_each: int = 1) -> dict[str, dict[str, float]]:
     """The scores by loops over samples and keys, one at a time."""
     said, whole = written_answers(), pairs()
+    images = {n // captions_each: n for n in reversed(whole)}  # by image_id the first sample of each
     scores: dict[str, float] = {"num_pairs": len(whole)}
-    for name, queries, keys in (("image_to_text", "image", "text"), ("text_to_image", "text", "image")):
-        ranks = []
-        for own in whole:
-            similar = {key: float(said[queries][own] @ said[keys][key]) for key in whole}
-            ranks.append(sum(value >= similar[own] for value in similar.values()))
-        scores |= {f"{name}_recall_at_{k}": sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10)}
+    if len(images) < len(whole):
+        scores |= {"num_images": len(images), "num_captions": len(whole)}
+    ranks: dict[str, list[int]] = {"image_to_text": [], "text_to_image": []}
+    for image_id, first in images.items():
+        similar = {n: float(said["image"][first] @ said["text"][n]) for n in whole}
+        best = max(value for n, value in similar.items() if n // captions_each == image_id)
+        others = [value for n, value in similar.items() if n // captions_each != image_id]
+        ranks["image_to_text"].append(1 + sum(value >= best for value in others))
+    for n in whole:
+        similar = {image_id: float(said["text"][n] @ said["image"][first]) for image_id, first in images.items()}
+        own = similar.pop(n // captions_each)
+        ranks["text_to_image"].append(1 + sum(value >= own for value in similar.values()))
+    for name, found in ranks.items():
+        scores |= {f"{name}_recall_at_{k}": sum(rank <= k for rank in found) / len(found) for k in (1, 5, 10)}
     right = [said["match"][0, n, 1] > said["match"][0, n, 0] for n in whole]
     negative = [n for n in whole if said["has_negative"][n]]
     right += [said["match"][kind, n, 0] > said["match"][kind, n, 1] for kind in (1, 2) for n in negative]

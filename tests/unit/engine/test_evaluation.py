@@ -5,15 +5,27 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from tests.unit.engine.scored import NUM_PAIRS, WrittenSplit, brute_force, pairs, scored, written_answers
+from mmtrain.data.heldout import Twin
+from mmtrain.engine.evaluation import Evaluation
+from tests.unit.engine.scored import (
+    EVERY,
+    NUM_PAIRS,
+    WrittenPasses,
+    WrittenSplit,
+    brute_force,
+    pairs,
+    scored,
+    written_answers,
+)
 
 if TYPE_CHECKING:
     from mmtrain.engine.build import Place
 
 
+@pytest.mark.parametrize("captions_each", [1, 3, 30])
 @pytest.mark.parametrize("batch_size", [4, 8, 32])
-def test_every_score_is_that_of_a_brute_force_reference(place: "Place", batch_size: int) -> None:
-    report, wanted = scored(place, batch_size), brute_force()
+def test_every_score_is_that_of_a_brute_force_reference(place: "Place", batch_size: int, captions_each: int) -> None:
+    report, wanted = scored(place, batch_size, captions_each), brute_force(captions_each)
     assert report.scores.keys() == wanted.keys()
     for name, scores in wanted.items():
         assert report.scores[name] == pytest.approx(scores, rel=1e-6), name
@@ -35,6 +47,37 @@ def test_a_tie_counts_as_lost(place: "Place", monkeypatch: pytest.MonkeyPatch) -
     scores = scored(place, 8).scores["heldout"]
     # A model that gives every pair the same features knows nothing, and must not be seen to.
     assert [scores[f"image_to_text_recall_at_{k}"] for k in (1, 5, 10)] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_perfect_model_finds_each_of_five_captions(place: "Place", noise: float) -> None:
+    image_IE = torch.nn.functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    image_NE = image_IE.repeat_interleave(5, dim=0)
+    text_NE = image_NE + noise * torch.randn(20, 8, generator=torch.Generator().manual_seed(2))
+    evaluation = Evaluation(WrittenSplit(), EVERY, place.groups, place.device, 4, 5)
+    ids_N, pair_N = torch.arange(20) // 5, torch.ones(20, dtype=torch.bool)
+    scores = evaluation._retrieval_scores(image_NE, text_NE, ids_N, pair_N)
+    assert (scores["num_images"], scores["num_captions"]) == (4, 20)
+    assert {value for name, value in scores.items() if "recall" in name} == {1.0}
+
+
+def test_features_that_are_no_numbers_find_nothing(place: "Place") -> None:
+    evaluation = Evaluation(WrittenSplit(), EVERY, place.groups, place.device, 4, 5)
+    image_NE, text_NE = torch.full((20, 8), torch.nan), torch.randn(20, 8)
+    scores = evaluation._retrieval_scores(image_NE, text_NE, torch.arange(20), torch.ones(20, dtype=torch.bool))
+    assert {value for name, value in scores.items() if "recall" in name} == {0.0}
+
+
+class BrokenTwins(WrittenSplit):
+    """Only samples whose image cannot be read have a twin."""
+
+    twins = tuple(Twin("x", "color") if n == 6 else None for n in range(NUM_PAIRS))
+
+
+def test_twins_of_broken_images_are_no_score(place: "Place") -> None:
+    assert 6 not in pairs()
+    report = Evaluation(BrokenTwins(), EVERY, place.groups, place.device, 4, 5).run(WrittenPasses())
+    assert report.scores.keys() == {"heldout"}
 
 
 def test_the_retrieved_captions_are_the_nearest_of_those_that_are_there(place: "Place") -> None:

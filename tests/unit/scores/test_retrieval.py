@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmtrain.scores.retrieval import mean_rank, median_rank, perplexity, rank_in_shortlist, recall_at
+from mmtrain.scores.retrieval import chance_recall_at, mean_rank, median_rank, perplexity, rank_in_shortlist, recall_at
 
 
 @pytest.mark.parametrize(("k", "share"), [(1, 0.25), (5, 0.5), (10, 0.75), (11, 1.0)])
@@ -45,3 +45,16 @@ def test_the_rank_in_a_shortlist_counts_those_that_are_as_good() -> None:
     assert rank_in_shortlist([0.1, 0.9, 0.5], 1) == 1
     assert rank_in_shortlist([0.1, 0.9, 0.5], 0) == 3
     assert rank_in_shortlist([0.5, 0.9, 0.5], 2) == 3  # a tie counts as lost
+
+
+def test_right_candidates_do_not_compete() -> None:
+    assert rank_in_shortlist([0.9, 0.8, 0.7, 0.95], {1, 2}) == 3
+    assert rank_in_shortlist([0.9, 0.9, 0.9], [0, 1, 2]) == 1
+    assert rank_in_shortlist([math.nan, 0.9, 0.1], 1) == 2  # what is no number may be better
+    assert rank_in_shortlist([math.nan, 0.9, 0.1], 0) == 3
+
+
+def test_chance_is_that_of_random_rankings() -> None:
+    assert [chance_recall_at(k, 1, 8) for k in (1, 5, 10)] == [1 / 8, 5 / 8, 1.0]
+    assert chance_recall_at(2, 2, 4) == pytest.approx(1 - 2 / 4 * 1 / 3)
+    assert chance_recall_at(5, 5, 5) == chance_recall_at(3, 3, 5) == 1.0
