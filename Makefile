@@ -54,7 +54,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 demo: env
 	rm -rf $(DEMO_RUN)
 	mmdata synth $(DEMO_DATA) --num-train 60000 --num-heldout 512 --seed 0 --image-size 64 --overwrite
-	mmdata tokenizer $(DEMO_DATA)/train --out $(DEMO_DATA)/tokenizer.model --vocab-size 512
+	mmdata tokenizer $(DEMO_DATA)/train --out $(DEMO_DATA)/tokenizer.model --vocab-size 512 --overwrite
 	deepspeed --quiet --num_accelerators 2 mmtrain/pretrain.py --config configs/pretrain/tiny.yaml run_dir=$(DEMO_RUN)
 	mmtrain export $(DEMO_RUN)
 	mmtrain evaluate $(DEMO_RUN) --captions

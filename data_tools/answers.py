@@ -40,6 +40,15 @@ def common_answers(shards: Sequence[Path], *, min_count: int, most: int | None) 
     return CommonAnswers([name[one] for one in kept], share, len(faults))
 
 
+def is_answer_list(path: Path) -> bool:
+    """Whether a file may be a list of answers: lines of text."""
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(line == line.strip() and line.isprintable() and line for line in text.splitlines())
+
+
 def asked_in(content: bytes, faults: list[str] | None = None) -> tuple[Question, ...]:
     """The questions in a sample's KEY.json that can be used; why others cannot is added to `faults`."""
     try:

@@ -15,6 +15,8 @@ from data_tools.survey import Survey
 from mmtrain.data.index import DataError, read_manifest
 from mmtrain.io.atomic import atomic_write
 
+# A note in every report, by which --overwrite knows it.
+MADE_BY = "<meta name='generator' content='mmdata inspect'>"
 NUM_BARS = 30
 BAR_PIXELS, CHART_PIXELS = 14, 120  # width of a bar, height of a chart
 TILE_PIXELS = 200
@@ -30,8 +32,7 @@ svg text { font-size: 11px; fill: #555 }
 
 def write_page(out: Path, shards: Sequence[Path], survey: Survey, num_pictures: int) -> Path:
     """Write the report, whole or not at all; DataError where `out` does not end in .html."""
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise DataError(f"--report is {str(out)!r}; wanted a name that ends in .html")
+    check_page_name(out)
     pictures = [tile for tile, _ in zip(tiles(shards), range(num_pictures), strict=False)]
     sections = [
         f"<table>{''.join(_line(what, figure) for what, figure in figures(survey, len(shards)))}</table>",
@@ -40,8 +41,22 @@ def write_page(out: Path, shards: Sequence[Path], survey: Survey, num_pictures: 
         f'<h2>Pictures</h2><div class="tiles">{"".join(map(_figure, pictures))}</div>',
     ]
     title = f"{len(shards)} shards"
-    page = f"<!doctype html><html><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head>"
+    page = (
+        f"<!doctype html><html><head><meta charset='utf-8'>{MADE_BY}<title>{title}</title><style>{STYLE}</style></head>"
+    )
     return atomic_write(out, f"{page}<body><h1>{title}</h1>{''.join(sections)}</body></html>\n")
+
+
+def check_page_name(out: Path) -> None:
+    """DataError where `out` is no name of a page."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"--report is {str(out)!r}; wanted a name that ends in .html")
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a report that `write_page` has written, and no other page."""
+    with open(path, "rb") as file:
+        return MADE_BY.encode() in file.read(4096)
 
 
 def histogram(values: Counter[int]) -> list[tuple[int, int, int]]:

@@ -1,20 +1,24 @@
 """`mmdata inspect`: what shards hold, as a table and as a sheet of pictures."""
 
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from data_tools.images import image_extension
 from data_tools.parallel import run_in_order
 from data_tools.progress import Progress
 from data_tools.survey import Survey, spread, survey_shard
 from mmtrain.data.index import DataError, open_index, read_part
+from mmtrain.io.atomic import atomic_write
 from mmtrain.io.console import PlainTable
 from mmtrain.io.image_codec import ImageError, decode
 
+MADE_BY = "mmdata inspect"  # a note in every sheet, by which --overwrite knows it
+SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 TILE_PIXELS = 160  # each side of an image on the sheet
 MARGIN_PIXELS = 8
 CAPTION_LINES = 4
@@ -78,11 +82,32 @@ def write_sheet(shards: Sequence[Path], out: Path, count: int) -> int:
     for number, tile in enumerate(shown):
         row, column = divmod(number, columns)
         _paste(sheet, tile, MARGIN_PIXELS + column * width, MARGIN_PIXELS + row * height)
-    try:
-        sheet.save(out)
-    except ValueError as error:
-        raise DataError(f"--sheet is {str(out)!r}; wanted a name that ends in .png or .jpg") from error
+    atomic_write(out, _encoded(sheet, out))
     return len(shown)
+
+
+def check_sheet_name(out: Path) -> None:
+    """DataError where a sheet cannot be of the kind that its name says."""
+    if out.suffix.lower() not in SHEET_FORMATS:
+        raise DataError(f"--sheet is {str(out)!r}; wanted a name that ends in .png or .jpg")
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet that `write_sheet` has written, and no other picture."""
+    try:
+        with Image.open(path) as image:
+            return MADE_BY in (image.info.get("Software"), image.info.get("comment", b"").decode("utf-8", "replace"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _encoded(sheet: Image.Image, out: Path) -> bytes:
+    """The sheet as a PNG or JPEG, as the name says, with a note of who made it."""
+    written, notes = io.BytesIO(), PngImagePlugin.PngInfo()
+    notes.add_text("Software", MADE_BY)
+    check_sheet_name(out)
+    sheet.save(written, SHEET_FORMATS[out.suffix.lower()], pnginfo=notes, comment=MADE_BY.encode())
+    return written.getvalue()
 
 
 def _spread_phrase(figures: dict[str, float] | None) -> str:

@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 
 from data_tools.images import image_extension
 from data_tools.rows import Inside, Row, faulty
+from data_tools.structure import dot_reason, is_dotted, scattered_keys
 from mmtrain.data.index import Part, scan_shard
 from mmtrain.data.tar import Member, TarDamage, tar_entries
 
 FOLDER_KIND = b"5"
-LINK_KINDS = {b"1": "a hard link", b"2": "a symbolic link"}
+LINK_KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"S": "a sparse file (GNU), whose bytes are not in order"}
 # Loaders of these run what the file says, or they are programs.
 CODE_SUFFIXES = {
     ".pkl", ".pickle", ".pck", ".pyd", ".pyc", ".py", ".pth", ".pt", ".ckpt", ".npy", ".npz", ".joblib", ".dill",
@@ -18,6 +19,7 @@ CODE_SUFFIXES = {
 }  # fmt: skip
 REFUSED = "refused member"
 DAMAGED = "damaged tar"
+SCATTERED, DOTTED = "parts of a sample apart from each other", "dot in the name of a sample"
 
 
 def tar_rows(shards: Sequence[Path], caption_field: str) -> Iterator[Row]:
@@ -27,14 +29,27 @@ def tar_rows(shards: Sequence[Path], caption_field: str) -> Iterator[Row]:
     """
     for shard in shards:
         index, refused = scan_shard(shard), refused_members(shard)
+        scattered = scattered_keys(index)
         offsets = {member.offset for member, _ in refused}
         for key, parts in zip(index.keys, index.parts, strict=True):
             if sound := {name: part for name, part in parts.items() if part.offset not in offsets}:
-                yield _row(shard, key, sound, caption_field)
+                yield from _rows(shard, key, sound, caption_field, is_scattered=key in scattered)
         for fault in index.faults:
             yield faulty(f"{shard.name}/{fault.key}".rstrip("/"), DAMAGED, fault.reason)
         for member, why in refused:
             yield faulty(f"{shard.name}/{member.name}", REFUSED, why)
+
+
+def _rows(shard: Path, key: str, parts: dict[str, Part], caption_field: str, *, is_scattered: bool) -> Iterator[Row]:
+    """The row of a sample; where it lacks parts because of the tar's layout, a row that says so."""
+    row, source = _row(shard, key, parts, caption_field), f"{shard.name}/{key}"
+    is_whole = row.image is not None and bool(row.captions)
+    if is_whole or not (is_scattered or is_dotted(parts)):
+        yield row
+    elif is_scattered:
+        yield faulty(source, SCATTERED, "write the tar anew with its members sorted by name (`tar --sort=name`)")
+    if is_dotted(parts):
+        yield faulty(source, DOTTED, dot_reason(key, parts))
 
 
 def refused_members(shard: Path) -> list[tuple[Member, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 from data_tools.answers import asked_in, texts_of
@@ -46,6 +47,14 @@ def train_tokenizer(captions: Sequence[str], out: Path, vocab_size: int) -> Toke
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, _without_paths(model.getvalue()))
     return Tokenizer(out)
+
+
+def is_tokenizer(path: Path) -> bool:
+    """Whether a file is a sentencepiece model."""
+    try:
+        return bool(sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes()).pieces)
+    except (OSError, DecodeError):
+        return False
 
 
 def seed_pieces(captions: Sequence[str]) -> list[tuple[str, int]]:

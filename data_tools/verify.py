@@ -1,14 +1,11 @@
 """`mmdata verify`: damage in shards, named by shard and key."""
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_tools.answers import asked_in
 from data_tools.duplicates import SeenImages
 from data_tools.fetch import MAX_FILE_BYTES
 from data_tools.images import ImageRules, image_extension, prepare_image
@@ -18,6 +15,7 @@ from data_tools.parallel import run_in_order
 from data_tools.prepare import MAX_FACTS_BYTES, MAX_TEXT_BYTES
 from data_tools.progress import Progress
 from data_tools.selection import CutRules
+from data_tools.structure import caption_fault, explained_keys, layout_faults
 from data_tools.tars import refused_members
 from mmtrain.data.index import (
     DataError,
@@ -33,6 +31,7 @@ from mmtrain.data.index import (
     scan_shard,
 )
 from mmtrain.data.sources import list_shards
+from mmtrain.io.json_text import JsonError, strict_json
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,11 @@ def check_shard(check: Check, *, looks: bool = False) -> Verdict:
     index, name, seals = scan_shard(check.path), check.path.name, []
     faults = [*index.faults, *_against_manifest(check, index), *_against_sidecar(index)]
     faults += [Fault(name, member.name, f"{why}; it is refused") for member, why in refused_members(check.path)]
-    for key, count in Counter(index.keys).items():
-        if count > 1:
-            faults.append(Fault(name, key, f"is the key of {count} samples that do not follow each other"))
+    faults += layout_faults(index)
+    explained = explained_keys(index)
     for key, parts in zip(index.keys, index.parts, strict=True):
+        if key in explained:
+            continue
         seal = _check_image(index, key, parts, faults, looks=looks)
         seals += [seal] if seal else []
         faults += [Fault(name, key, reason) for reason in _text_faults(index, parts)]
@@ -188,9 +188,8 @@ def _check_image(
 
 def _text_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
     if "txt" not in parts:
-        said = parts.get("json")
-        if said is None or said.size > MAX_FACTS_BYTES or not asked_in(read_part(index.path, said)):
-            yield "has no caption"
+        if fault := caption_fault(index, parts):
+            yield fault
     elif parts["txt"].size > MAX_TEXT_BYTES:
         yield f"has a caption of {parts['txt'].size} bytes, at most {MAX_TEXT_BYTES}"
     elif not (caption := read_part(index.path, parts["txt"])).strip():
@@ -199,8 +198,8 @@ def _text_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
         yield "has a caption that is not UTF-8"
     if "json" in parts and parts["json"].size > MAX_FACTS_BYTES:
         yield f"has a .json of {parts['json'].size} bytes, at most {MAX_FACTS_BYTES}"
-    elif "json" in parts and not _is_json(read_part(index.path, parts["json"])):
-        yield "has a .json that cannot be parsed"
+    elif "json" in parts and (fault := _json_fault(read_part(index.path, parts["json"]))):
+        yield fault
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -211,9 +210,13 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _is_json(content: bytes) -> bool:
+def _json_fault(content: bytes) -> str:
+    """Why a KEY.json cannot be used: it is no JSON, or holds what JSON has no word for; empty where it can."""
     try:
-        json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        strict_json(content)
+    except JsonError as error:
+        reason = str(error)
+        if reason.startswith("holds "):
+            return f"has a .json that {reason}"
+        return "has a .json that cannot be parsed" + ("" if reason.startswith("not JSON") else f" ({reason})")
+    return ""

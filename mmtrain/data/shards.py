@@ -20,7 +20,7 @@ from mmtrain.data.places import Access
 from mmtrain.data.sidecar import decode
 from mmtrain.data.sources import TAR_SUFFIX, data_errors, list_shards
 from mmtrain.io.errors import NotFoundError
-from mmtrain.io.file_kinds import describe_file
+from mmtrain.io.file_kinds import A_TAR, describe_file
 from mmtrain.io.paths import expand_url
 from mmtrain.io.text import redact
 from mmtrain.io.urls import (
@@ -36,7 +36,6 @@ from mmtrain.io.urls import (
 )
 
 UNKNOWN_BYTES = -1
-A_TAR = "a tar archive"  # what describe_file calls one
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from mmtrain.io.file_kinds import A_TAR, describe_bytes
+
 BLOCK_BYTES = 512
+RECORD_BYTES = 20 * BLOCK_BYTES  # tars are padded with zeros to a multiple of it; an empty one is one
+SCANNED_BYTES = 1 << 20
 # Python's tarfile and GNU tar write these for plain files; "\0" is the mark of tars older than USTAR.
 REGULAR_KINDS = (b"0", b"\0", b"7")
 # Longer names and notes than any tool writes; the walk keeps them in memory.
@@ -56,11 +60,14 @@ def _walk(tar: BinaryIO, num_bytes: int) -> Iterator[Member]:
     position, extended = 0, {}
     while True:
         header = tar.read(BLOCK_BYTES)
+        if position == 0:
+            _refuse_other_kinds(header, tar, num_bytes)
         if not header:
             raise TarDamage("ends without the mark that closes a tar, so it may have been cut")
         if len(header) < BLOCK_BYTES:
             raise TarDamage(f"is cut inside the header at byte {position}")
         if not header.strip(b"\0"):
+            _refuse_what_follows(tar, num_bytes)
             return
         name, size, kind = _read_header(header, position)
         name, size = extended.get("path", name), _stated_size(extended, size)
@@ -76,6 +83,39 @@ def _walk(tar: BinaryIO, num_bytes: int) -> Iterator[Member]:
             extended = {}
         position += -(-size // BLOCK_BYTES) * BLOCK_BYTES
         tar.seek(position)
+
+
+def _refuse_other_kinds(header: bytes, tar: BinaryIO, num_bytes: int) -> None:
+    """TarDamage that names what a file is that begins with no header: compressed, a git-lfs pointer, zeros."""
+    if num_bytes > RECORD_BYTES and not header.strip(b"\0"):
+        if _first_content(tar) is None:
+            raise TarDamage("holds nothing but zeros, as a disk leaves that was full or lost power")
+        tar.seek(len(header))
+    try:
+        is_tar = len(header) == BLOCK_BYTES and (not header.strip(b"\0") or bool(_read_header(header, 0)))
+    except TarDamage:
+        is_tar = False
+    if not is_tar and (kind := describe_bytes(header)) not in (None, A_TAR):
+        raise TarDamage(f"is {kind}")
+
+
+def _refuse_what_follows(tar: BinaryIO, num_bytes: int) -> None:
+    """TarDamage where anything but zeros stands behind the mark that closes the tar: no reader looks there."""
+    if (position := _first_content(tar)) is not None:
+        raise TarDamage(
+            f"holds {num_bytes - position} bytes behind the mark that closes it, which nobody reads, as tars glued "
+            "together with cat or a hole do; join tars with `tar --concatenate`, or name them one by one"
+        )
+
+
+def _first_content(tar: BinaryIO) -> int | None:
+    """Offset of the first block from here on that is not all zeros."""
+    position = tar.tell()
+    while block := tar.read(SCANNED_BYTES):
+        if block.strip(b"\0"):
+            return position + (len(block) - len(block.lstrip(b"\0"))) // BLOCK_BYTES * BLOCK_BYTES
+        position += len(block)
+    return None
 
 
 def _read_header(header: bytes, position: int) -> tuple[str, int, bytes]:

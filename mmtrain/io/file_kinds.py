@@ -5,6 +5,7 @@ from pathlib import Path
 
 HEAD_BYTES = 1024  # enough for every signature below
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+A_TAR = "a tar archive"
 _TAR_MAGIC = 257  # offset of "ustar" in the first header (POSIX.1-1988)
 
 # Signature at the start of the file, and what is said of it. Compressed files name the command that unpacks them.
@@ -50,7 +51,7 @@ def describe_bytes(head: bytes) -> str | None:
     if not head:
         return "empty"
     if head[_TAR_MAGIC : _TAR_MAGIC + 5] == b"ustar":
-        return "a tar archive"
+        return A_TAR
     for signature, phrase in _SIGNATURES:
         if head.startswith(signature):
             return phrase
