@@ -153,7 +153,7 @@ def locate(name: str, root: str) -> Path | Url:
         return Path(root) / name
     if bare.startswith("~") and not lexists(Path(root) / bare):
         bare = expand_user(bare)
-    return Path(root) / bare
+    return Path(root, bare)
 
 
 def is_remote(place: object) -> bool:

@@ -8,7 +8,7 @@ from data_tools.coco import coco_rows, json_content
 from data_tools.confine import TableRules, confine
 from data_tools.image_folder import image_rows
 from data_tools.inputs import JSON_SUFFIX, Input, Kind, resolve_inputs
-from data_tools.rows import Row
+from data_tools.rows import Loss, Row
 from data_tools.splits import TOKEN_SUFFIX, flickr_rows, is_flickr_table, is_karpathy, karpathy_rows, token_rows
 from data_tools.tables import Columns, check_kept_columns, table_rows
 from data_tools.tars import tar_rows
@@ -74,10 +74,19 @@ def _table_rows(path: Path, root: str, options: SourceOptions) -> Iterator[Row]:
 
 
 def _grouped(rows: Iterator[Row]) -> list[Row]:
-    """Rows of one image joined where the first of them stands; facts are the first one's."""
+    """Rows of one image joined where the first of them stands; of kept values that differ the first one stays."""
     joined: dict[object, Row] = {}
     for number, row in enumerate(rows):
         name = number if row.image is None else row.image
         first = joined.get(name)
-        joined[name] = replace(first, captions=first.captions + row.captions) if first else row
+        joined[name] = _joined(first, row) if first else row
     return list(joined.values())
+
+
+def _joined(first: Row, row: Row) -> Row:
+    facts, losses = first.facts, first.losses + row.losses
+    if isinstance(row.facts, dict) and isinstance(facts, dict | None):
+        facts = row.facts | (facts or {})
+        differing = [name for name, value in row.facts.items() if repr(facts[name]) != repr(value)]
+        losses += tuple(Loss("value differs from that of the first row", name) for name in differing)
+    return replace(first, captions=first.captions + row.captions, facts=facts, losses=losses)

@@ -18,6 +18,7 @@ from data_tools.selection import CutRules
 from data_tools.sources import SourceOptions
 from data_tools.verify import verify_shards
 from mmtrain.data.index import DataError, find_shards, open_index, read_manifest, read_part
+from mmtrain.data.question_schema import parse_questions
 from mmtrain.io.json_text import strict_json
 
 Rejects = list[tuple[str, str]]
@@ -622,3 +623,45 @@ def test_metadata_without_captions_is_refused_with_its_columns(
     write(tmp_path, "f/metadata.csv", "file_name,label\na.png,3\n")
     assert main(["build", str(tmp_path / "f"), str(tmp_path / "out")]) == 2
     assert "has no column 'caption'; its columns are: file_name, label" in capsys.readouterr().err
+
+
+def test_grouped_rows_keep_every_value_or_name_it(tmp_path: Path, pics: Path) -> None:
+    content = "image,caption,license,score\n0.png,one,by,1\n1.png,two,cc,2\n0.png,three,by,3\n0.png,one,by,1\n"
+    columns = Columns(keep=("license", "score"))
+    built = Built(write(tmp_path, "g.csv", content), pics, columns=columns, group=True)
+    assert built.captions == [["one", "three"], ["two"]]
+    assert {"license": "by", "score": "1"}.items() <= built.facts[0].items()
+    assert built.lost == [("0.png", "value differs from that of the first row", "score")]
+    assert built.statistics["captions"] == {"read": 4, "written": 3, "rejected": 0, "repeated": 1}
+
+
+@pytest.mark.parametrize("word", ["--strict", ""])
+def test_the_summary_tells_the_sums_and_strict_their_code(
+    tmp_path: Path, pics: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    place = write(tmp_path, "t.jsonl", json.dumps({"image": "0.png", "caption": ["one", None]}) + "\n7\n")
+    words = ["build", str(place), str(tmp_path / "out"), "--image-root", str(pics), *filter(None, [word])]
+    assert main([*words, "--processes", "1"]) == (3 if word else 0)
+    said = capsys.readouterr().out
+    assert "2 rows read = 1 kept + 1 rejected; 2 captions = 1 kept + 1 rejected" in said
+    assert "t.jsonl: line 2" in said and "caption is not text" in said
+
+
+def test_our_own_shards_are_rebuilt_with_their_ids_made_anew(tmp_path: Path, pics: Path) -> None:
+    first = Built(write(tmp_path, "t.csv", "image,caption\n0.png,one\n"), pics)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "out").rename(tmp_path / "again/in")
+    assert Built(tmp_path / "again/in", pics).facts == first.facts
+
+
+@pytest.mark.parametrize(
+    "said", [{"image_id": 42}, {"captions": ["a"]}, {"questions": [{"question": "q", "answer": "a"}]}, {}]
+)
+def test_json_of_other_tools_reads_alike_in_the_loader_and_after_a_rebuild(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    content = json.dumps(said).encode()
+    write_shard(tmp_path / "f.tar", [Sample("k", {"png": picture(1), "txt": b"a", "json": content})])
+    built = Built(tmp_path / "f.tar", tmp_path)
+    assert parse_questions(strict_json(content)) == parse_questions(built.facts[0])
+    assert built.captions == [["a"]]
