@@ -79,7 +79,7 @@ def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldO
     if not plan.data.heldout:
         return None
     grid = Grid.over(launch.world_size, plan.parallel.tp, plan.parallel.pp)
-    return HeldOut(
+    heldout = HeldOut(
         plan.data,
         plan.model,
         plan.mlm,
@@ -90,6 +90,13 @@ def open_heldout(plan: RunConfig, launch: Launch, tokenizer: Tokenizer) -> HeldO
         prompt=plan.task.prompt,
         asking=Asking.of(plan.task),
     )
+    if plan.loss.itc and plan.task.name != "caption" and (num_further := heldout.num_further_captions):
+        LOG.info(
+            "data.heldout: its images have %d further captions in their .json, which are not retrieved: one caption a "
+            "sample is; `mmdata build --apart` makes a sample of each",
+            num_further,
+        )
+    return heldout
 
 
 def join(plan: RunConfig, launch: Launch) -> Place:
@@ -136,12 +143,6 @@ def build_evaluation(plan: RunConfig, place: Place, heldout: HeldOut | None) -> 
     if heldout is None:
         return None
     layout = Layout.of(Mixture(plan.loss, plan.itc, place.groups.data, plan.lm).rows)
-    if "clean" in layout.text and plan.task.name != "caption" and (num_further := heldout.num_further_captions):
-        LOG.info(
-            "data.heldout: its images have %d further captions in their .json, which are not retrieved: one caption a "
-            "sample is; `mmdata build --apart` makes a sample of each",
-            num_further,
-        )
     size, num_pictures = plan.train.micro_batch_size, plan.eval.num_pictures
     return Evaluation(heldout, layout, place.groups, place.device, size, num_pictures, trim=trims_texts(plan))
 
