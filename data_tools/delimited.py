@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ NO_ROW = "not a row of the table"
 WITHOUT_QUOTES = 'close the quote, double it ("") where it belongs to the text, or give --no-quotes'
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _ROW_NAME = re.compile(r"\s*(\S+\.\w{2,5}|[a-zA-Z][a-zA-Z0-9+.-]*://\S+)\s*")  # what rows are recognized by
-_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+BYTE_ORDER_MARK, BYTE_ORDER_MARKS_OF_UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class DelimitedTable:
             raise DataError(
                 f"{self._place} is no table: its first line is {found.fault if isinstance(found, Record) else NOT_UTF8}"
             )
-        twice = [name for name, count in Counter(found or ()).items() if count > 1 and name.strip()]
-        if twice:
-            raise DataError(f"{self._place} has several columns called {twice[0]!r}; rename all but one")
+        check_names(self._place, found or ())
         return found or []
 
     def _next(self) -> list[str] | Record | None:
@@ -106,14 +104,26 @@ class DelimitedTable:
                 )
 
 
+def check_names(place: Path, names: Sequence[str]) -> None:
+    """DataError where two columns have one name; columns without a name are nobody's."""
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name.strip()]:
+        raise DataError(f"{place} has several columns called {twice[0]!r}; rename all but one")
+
+
+@contextmanager
+def open_text(place: Path) -> Iterator[BinaryIO]:
+    """A file of lines in UTF-8, in bytes; DataError where its byte order mark is that of another encoding."""
+    with open(place, "rb") as file:
+        if file.read(2) in BYTE_ORDER_MARKS_OF_UTF16:
+            raise DataError(f"{place} is UTF-16, not UTF-8 text; convert it first")
+        file.seek(0)
+        yield file
+
+
 @contextmanager
 def open_delimited(place: Path, *, quotes: bool = True) -> Iterator[DelimitedTable]:
     """The table in a file; DataError where it is none."""
-    with open(place, "rb") as file:
-        head = file.read(4)
-        if encoding := _OTHER_ENCODINGS.get(head[:2]):
-            raise DataError(f"{place} is {encoding}, not UTF-8 text; convert it first")
-        file.seek(0)
+    with open_text(place) as file:
         yield DelimitedTable(file, place, quotes=quotes)
 
 

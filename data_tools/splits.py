@@ -8,7 +8,7 @@ from typing import Any
 
 from data_tools.annotations import entries_of, entry_fault, id_of, repeated_ids
 from data_tools.coco import ID_TWICE, QuestionFiles, read_questions
-from data_tools.delimited import NOT_UTF8, Record, open_delimited
+from data_tools.delimited import BYTE_ORDER_MARK, NOT_UTF8, Record, open_delimited, open_text
 from data_tools.rows import NOT_TEXT, Captions, Loss, Row, as_captions, faulty, named_row, type_name
 from mmtrain.data.index import DataError
 from mmtrain.io.json_text import JsonError, strict_json
@@ -82,7 +82,8 @@ def token_rows(place: Path, root: str) -> Iterator[Row]:
     first_line: dict[str, int] = {}
     rejected = []
     try:
-        content = place.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        with open_text(place) as file:
+            content = file.read().removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise DataError(f"{place} cannot be read: {error}") from error
     for number, line in enumerate(content.split(b"\n"), start=1):

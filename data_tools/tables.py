@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_tools.delimited import NOT_UTF8, open_delimited
+from data_tools.delimited import BYTE_ORDER_MARK, NOT_UTF8, check_names, open_delimited, open_text
 from data_tools.parquet import parquet_columns, parquet_rows
 from data_tools.rows import Columns, Row, as_captions, faulty, named_row, type_name
 from mmtrain.data.index import DataError
@@ -14,7 +14,6 @@ from mmtrain.io.json_text import MAX_JSON_BYTES, JsonError, lenient_json
 PARQUET_SUFFIX = ".parquet"
 # Names in KEY.json that the loader, the tasks or `mmdata build` give a meaning to.
 RESERVED = ("image_id", "caption_id", "size", "captions", "questions", "scene", "twin", "source", "original_size")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def column_names(place: Path) -> list[str]:
 
 def json_lines(place: Path) -> Iterator[JsonLine]:
     """The lines of a JSONL file that are not empty; only LF ends a line."""
-    with open(place, "rb") as lines:
+    with open_text(place) as lines:
         for number, line in enumerate(lines, start=1):
             content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
             if not content.strip():
@@ -75,7 +74,8 @@ def check_kept_columns(columns: Columns) -> None:
 
 
 def check_columns(place: Path, columns: Columns, found: list[str]) -> None:
-    """DataError where a column is not there."""
+    """DataError where a column is not there, or there twice."""
+    check_names(place, found)
     wanted = [("--image-column", columns.image), ("--caption-column", columns.caption)]
     for knob, name in wanted + [("--keep-columns", name) for name in columns.keep]:
         if name not in found:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -665,3 +667,116 @@ def test_json_of_other_tools_reads_alike_in_the_loader_and_after_a_rebuild(
     built = Built(tmp_path / "f.tar", tmp_path)
     assert parse_questions(strict_json(content)) == parse_questions(built.facts[0])
     assert built.captions == [["a"]]
+
+
+NO_COCO: dict[str, tuple[bytes, str]] = {
+    "a list": (b"[]", "has no list 'annotations'"),
+    "a number": (b"5", "has no list 'annotations'"),
+    "null": (b"null", "has no list 'annotations'"),
+    "images are an object": (b'{"images": {}, "annotations": []}', "has no list 'images'"),
+    "images are numbers": (b'{"images": [1, 2], "annotations": []}', "has no list 'images'"),
+    "no image has a name": (b'{"images": [{"id": 1}], "annotations": []}', "without 'file_name'"),
+    "instances": (b'{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "without 'caption'"),
+    "deep": (b'{"images": ' + b"[" * 100_000, "is not JSON: nested too deeply"),
+    "torn": (b'{"images": [{"id": 1, "fi', "is not JSON"),
+    "empty": (b"", "is not JSON"),
+    "Latin-1": (b'{"images": [{"id": 1, "file_name": "\xe9.jpg"}]}', "is not JSON: not UTF-8 text (byte 36"),
+    "no split": (b'{"images": [{"sentences": [], "filename": "a"}]}', "without 'split'"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COCO)
+def test_a_json_of_another_layout_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    content, sentence = NO_COCO[kind]
+    assert main(["build", str(write(tmp_path, "c.json", content)), str(tmp_path / "out"), "--split", "train"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.splitlines()) == 1
+
+
+NO_PARQUET: dict[str, Any] = {
+    "empty": b"",
+    "text": b"image,caption\n0.png,x\n",
+    "only its mark": b"PAR1PAR1",
+    "two of a name": pa.table([pa.array(["0.png"]), pa.array(["a"]), pa.array(["b"])], ["image", "caption", "caption"]),
+    "no columns": pa.table({}),
+    "other columns": pa.table({"url": ["x"], "text": ["y"]}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PARQUET)
+def test_a_parquet_file_that_is_no_table_of_captions_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    content, place = NO_PARQUET[kind], tmp_path / "t.parquet"
+    place.write_bytes(content) if isinstance(content, bytes) else parquet.write_table(content, place)
+    assert main(["build", str(place), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "t.parquet" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_cut_parquet_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float) -> None:
+    parquet.write_table(pa.table({"image": ["0.png"] * 99, "caption": ["x"] * 99}), tmp_path / "t.parquet")
+    content = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(content[: int(share * len(content))])
+    assert main(["build", str(tmp_path / "t.parquet"), str(tmp_path / "out")]) == 2
+    assert "is not a Parquet table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.token", "t.csv", "t.tsv"])
+def test_a_table_of_another_encoding_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    place = write(tmp_path, name, '{"image": "0.png", "caption": "x"}\n'.encode("utf-16"))
+    assert main(["build", str(place), str(tmp_path / "out")]) == 2
+    assert "is UTF-16, not UTF-8 text; convert it first" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf8_is_written_so_that_all_can_be_read(tmp_path: Path, capfd: Any) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    name = os.fsdecode(b"d\xe9t")
+    for suffix, content in ((".png", picture(1)), (".txt", b"one"), ("2.png", b"no image"), ("2.txt", b"two")):
+        (folder / f"{name}{suffix}").write_bytes(content)
+    built = Built(folder, folder)
+    assert built.facts[0]["source"] == "d\\xe9t.png"
+    assert built.rejected == [(f"{name}2.png", "not a JPEG, PNG or WebP image")]
+    assert main(["build", str(folder), str(tmp_path / "again"), "--processes", "1"]) == 0
+    assert "d\\xe9t2.png" in capfd.readouterr().out
+    table = parquet.read_table(tmp_path / "again/samples.parquet").to_pylist()
+    assert [row["source"] for row in table] == ["d\\xe9t.png", "d\\xe9t2.png"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.token", "c.json"])
+def test_tables_with_changed_bytes_keep_their_sums_or_are_one_sentence(
+    tmp_path: Path, pics: Path, name: str, seed: int
+) -> None:
+    rows = [(f"{n % 4}.png", f"caption {n}") for n in range(20)]
+    lines = {
+        "t.csv": ["image,caption", *(f'{image},"{text}, so"' for image, text in rows)],
+        "t.tsv": ["image\tcaption", *(f"{image}\t{text}" for image, text in rows)],
+        "t.jsonl": [json.dumps({"image": image, "caption": text}) for image, text in rows],
+        "t.token": [f"{image}#{n}\t{text}" for n, (image, text) in enumerate(rows)],
+        "c.json": [json.dumps(coco([], [{"image_id": 7, "caption": text} for _, text in rows]))],
+    }[name]
+    rng, content = Random(seed), bytearray("\n".join(lines).encode())
+    for _ in range(1 + seed % 4):
+        at = rng.randrange(len(content))
+        content[at : at + rng.choice((0, 1, 3))] = rng.choice(
+            (b"\0", b'"', b"\n", b"\xff", b",", b"\t", b"[", b"{", b"\\")
+        )
+    place = write(tmp_path, name, bytes(content))
+    try:
+        built = Built(place, pics)
+    except DataError as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    if name == "t.jsonl":
+        assert built.statistics["rows"]["read"] == sum(bool(line.strip()) for line in content.split(b"\n"))
+    if name == "t.token":
+        num_lines = sum(bool(line.strip()) for line in content.split(b"\n"))
+        no_lines = ("not a line of captions", NOT_UTF8)
+        assert built.statistics["captions"]["read"] + sum(why in no_lines for _, why in built.rejected) == num_lines
