@@ -6,6 +6,7 @@ torchrun --nproc-per-node 4 -m mmtrain.evaluate runs/demo parallel.tp=2
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,12 +15,21 @@ from pathlib import Path
 from mmtrain.config.check import check, load_checked
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
+from mmtrain.config.trust import show
 from mmtrain.data.faults import DataError
 from mmtrain.io.arguments import Parser
 from mmtrain.io.command import run_command
 from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import start_logging
-from mmtrain.parallel.launch import Launch, hush_expected_warnings, in_one_sentence, on_this_rank, read_launch
+from mmtrain.parallel.launch import (
+    Launch,
+    hush_expected_warnings,
+    in_one_sentence,
+    on_this_rank,
+    read_launch,
+)
+
+LOG = logging.getLogger("mmtrain.evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,10 +113,14 @@ def evaluate_captions(run_dir: Path, overrides: Sequence[str], launch: Launch) -
 
 def _plan_of(run_dir: Path, overrides: Sequence[str], launch: Launch) -> RunConfig:
     """The run's config, with its own tokenizer; ConfigError where nothing is held out."""
-    from mmtrain.monitor.folder import CONFIG, TOKENIZER
+    from mmtrain.monitor.folder import CONFIG, TOKENIZER, refuse_linked_outputs
 
     words = [f"data.tokenizer={run_dir / TOKENIZER}", f"run_dir={run_dir}", *overrides]
-    plan = load_checked(run_dir / CONFIG, words, launch.world_size)
+    # Whose run it is cannot be told, so its config is a stranger's; what trains is not opened.
+    plan = load_checked(run_dir / CONFIG, words, launch.world_size, trusted=False, opened=("data.heldout",))
+    refuse_linked_outputs(run_dir)
+    if launch.rank == 0 and not any(word.startswith("data.heldout=") for word in overrides):
+        LOG.info("data.heldout, as %s says: %s", run_dir / CONFIG, ", ".join(map(show, plan.data.heldout)))
     if not plan.data.heldout:
         raise ConfigError([f"data.heldout is empty in {run_dir / CONFIG}; name held-out shards: data.heldout=FOLDER"])
     return plan

@@ -41,7 +41,7 @@ def finetune(words: argparse.Namespace, launch: Launch, signals: Signals) -> int
         raise ConfigError([f"no task is named; say --task {' | '.join(sorted(PRESETS))}, or task.name in the config"])
     under = laid_under(plan)
     if words.from_random:
-        overrides.append("model.init_from=null")
+        overrides.append("model.init_from=")
     return train_as_told(words.config, overrides, allowed_changes(words), launch, signals, under=under)
 
 

@@ -131,9 +131,8 @@ def _count(tensor: "Stored") -> int:
 
 def _show_config(found: "Found") -> None:
     from mmtrain.config.load import dump_config
-    from mmtrain.config.schema import RunConfig
 
-    print_text(dump_config(RunConfig.model_validate(found.manifest.config)))
+    print_text(dump_config(found.manifest.plan()))
 
 
 def _bring_along(found: "Found", run_dir: Path) -> None:

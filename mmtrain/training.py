@@ -18,6 +18,7 @@ from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
 from mmtrain.io.command import run_command
 from mmtrain.io.errors import InputError
+from mmtrain.io.text import printable, redact
 from mmtrain.monitor.log import start_logging
 from mmtrain.parallel.launch import (
     Launch,
@@ -73,7 +74,10 @@ def _begin(words: argparse.Namespace, work: Callable[[argparse.Namespace, Launch
     hush_expected_warnings()
     start_logging(rank=launch.rank)
     signals = Signals()
-    return in_one_sentence(partial(work, words, launch, signals), launch, REFUSALS, signals)
+    try:
+        return in_one_sentence(partial(work, words, launch, signals), launch, REFUSALS, signals)
+    finally:
+        signals.defer()
 
 
 def train_as_told(
@@ -89,6 +93,8 @@ def train_as_told(
     plan = load_checked(config, overrides, launch.world_size, under)
     refuse_unknown_names(allowed, "--override-resume")
     signals.listen_for(plan.survival.signals)
+    if launch.rank == 0:
+        _show_inherited(plan, under)
     # Only now the imports that take seconds: a wrong knob is answered at once.
     from mmtrain.checkpoint.changes import Changes
     from mmtrain.checkpoint.keeper import Keeper
@@ -97,7 +103,7 @@ def train_as_told(
     from mmtrain.engine.beginnings import refuse_unfit_source
     from mmtrain.engine.build import join, open_heldout, open_stream
     from mmtrain.monitor.claim import open_status
-    from mmtrain.monitor.folder import CONFIG
+    from mmtrain.monitor.folder import CONFIG, refuse_linked_outputs
     from mmtrain.monitor.health import Health
     from mmtrain.monitor.oversight import Oversight
     from mmtrain.monitor.pace import Pace
@@ -111,8 +117,10 @@ def train_as_told(
         LOG.warning("%s", remark)
     stream, heldout = open_stream(plan, launch, tokenizer), open_heldout(plan, launch, tokenizer)
     here, changes = describe(plan, launch.world_size, stream, tokenizer), Changes(KNOBS, allowed)
+    refuse_linked_outputs(plan.run_dir)
     refuse_other_run(plan.run_dir, plan.run_dir / CONFIG, here, changes)
     place = join(plan, launch)
+    signals.defer()  # all ranks are here: they agree on when to save and end
     status, claim = open_status(plan.run_dir, launch, plan.train.num_steps)
     with status.telling(REFUSALS):
         keeper = Keeper(plan.run_dir, here, plan.checkpoint, changes)
@@ -128,6 +136,14 @@ def train_as_told(
         claim.release()
     stop()
     return 0
+
+
+def _show_inherited(plan: RunConfig, under: Mapping[str, Any]) -> None:
+    """Name the places of data that the user did not give: they come from what the run begins with."""
+    theirs, own = under.get("data", {}), plan.data.model_dump(mode="json")
+    for name in ("train", "heldout"):
+        if theirs.get(name) and theirs[name] == own[name]:
+            LOG.info("data.%s, taken over from %s: %s", name, plan.model.init_from, redact(printable(str(own[name]))))
 
 
 def run(

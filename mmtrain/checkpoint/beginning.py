@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import checkpoint
 
 from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.index import TENSORS, read_index
 from mmtrain.checkpoint.load import load_tensors, look_at
-from mmtrain.checkpoint.write import TENSORS
 from mmtrain.config.schema import ModelConfig
 from mmtrain.config.shapes import FREE_OF_WEIGHTS
 from mmtrain.config.tuning import LoraConfig
@@ -26,8 +25,7 @@ class RunSource:
         if found is None:
             raise CheckpointError(f"model.init_from is {str(run_dir)!r}, which holds no whole checkpoint")
         self.run_dir, self.folder, self.manifest = run_dir, found.folder, found.manifest
-        reader = checkpoint.FileSystemReader(self.folder / TENSORS)
-        self._table = reader.read_metadata().state_dict_metadata
+        self._table = read_index(self.folder / TENSORS).state_dict_metadata
 
     @property
     def answers(self) -> list[str]:

@@ -1,21 +1,20 @@
 """What a checkpoint holds, told without reading its tensors, and the same checkpoint written anew in another form."""
 
 import math
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.folders import folder_of, partial_of
+from mmtrain.checkpoint.index import TENSORS, read_index
 from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
 from mmtrain.checkpoint.manifest import versions_here
 from mmtrain.checkpoint.planners import RectanglesOut
-from mmtrain.checkpoint.write import TENSORS, agree_on_rectangles, commit, write_planned
+from mmtrain.checkpoint.write import agree_on_rectangles, commit, write_planned
 from mmtrain.parallel.slices import Slice
 
 
@@ -55,10 +54,7 @@ def open_checkpoint(place: Path, *, hashes: bool) -> Found:
 
 def stored_in(folder: Path) -> list[Stored]:
     """The tensors of a checkpoint, by name."""
-    try:
-        table = FileSystemReader(folder / TENSORS).read_metadata().state_dict_metadata
-    except (OSError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as fault:
-        raise CheckpointError(f"{folder} cannot be read: {fault}") from None
+    table = read_index(folder / TENSORS).state_dict_metadata
     return [
         Stored(name, tuple(entry.size), entry.properties.dtype, len(entry.chunks))
         for name, entry in sorted(table.items())
@@ -78,7 +74,8 @@ def convert(source: Found, checkpoints: Path, *, weights_only: bool, dtype: torc
     kept = [tensor for tensor in stored_in(source.folder) if tensor.is_weight or not weights_only]
     planner = _Reread(source.folder, kept, dtype)
     table = agree_on_rectangles(planner)
-    assert table is not None, "one process is the first rank"
+    if table is None:
+        raise CheckpointError("a checkpoint is converted in one process; start it without a launcher")
     partial = partial_of(folder)
     partial.mkdir(parents=True, exist_ok=True)
     written = write_planned(partial, planner, rank=0)

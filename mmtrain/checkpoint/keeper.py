@@ -154,7 +154,8 @@ class Keeper:
         if self._places is None:
             self._places = places
             self.writer.lay_out(places, agree_on_rectangles(RectanglesOut(parts)))
-        assert places == self._places, "this rank holds other rectangles than when it saved before"
+        if places != self._places:
+            raise CheckpointError("this rank holds other rectangles than when it saved before; nothing was written")
 
     def _tidy(self) -> None:
         """Name and remove what saves that were cut off have left."""

@@ -12,9 +12,9 @@ from torch.distributed import checkpoint
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.files import PARTIAL, faults_of
 from mmtrain.checkpoint.folders import candidates
+from mmtrain.checkpoint.index import TENSORS, IndexedReader
 from mmtrain.checkpoint.manifest import Manifest, read_manifest
 from mmtrain.checkpoint.planners import RectanglesIn
-from mmtrain.checkpoint.write import TENSORS
 from mmtrain.parallel.meeting import rank_and_size, told_by_all
 from mmtrain.parallel.slices import Slice
 
@@ -109,8 +109,7 @@ def load_tensors(folder: Path, wanted: Mapping[Slice, torch.Tensor]) -> None:
 
 
 def _read(folder: Path, wanted: Mapping[Slice, torch.Tensor]) -> None:
-    reader = checkpoint.FileSystemReader(folder / TENSORS)
-    reader.read_metadata()  # for a clear error: `load` would go on to look for others
+    reader = IndexedReader(folder / TENSORS)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # every rank reads by itself
         checkpoint.load({}, storage_reader=reader, planner=RectanglesIn(wanted), no_dist=True)

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.config.load import ConfigError, plan_of
+from mmtrain.config.schema import RunConfig
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.documents import DocumentError, read_json_object
 
-FORMAT = "mmtrain-checkpoint/2"
+FORMAT = "mmtrain-checkpoint/3"
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"  # of the manifest's other lines
 RECORDED = ("mmtrain", "torch", "deepspeed", "megatron-core", "numpy", "sentencepiece")
@@ -41,6 +44,13 @@ class Manifest:
                 f"{sha256[:12]}...); set data.tokenizer to the one in its run folder"
             )
 
+    def plan(self) -> RunConfig:
+        """The config of the run that wrote it; CheckpointError where this version does not understand it."""
+        try:
+            return plan_of(self.config)
+        except ConfigError as error:
+            raise CheckpointError(f"the config in the checkpoint is not one of this version: {error}") from None
+
     def write(self, folder: Path) -> None:
         """Put the manifest into `folder`, whole or not at all."""
         said = asdict(self)
@@ -54,15 +64,33 @@ def _checksum(said: Mapping[str, Any]) -> str:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the checkpoint in `folder`; CheckpointError where there is none that can be read."""
     try:
-        said = json.loads((folder / MANIFEST).read_text())
+        said = read_json_object(folder / MANIFEST)
         if said.get("format") != FORMAT:
             raise CheckpointError(f"{folder} has format {said.get('format')!r}; this version reads {FORMAT!r}")
         checksum = said.pop(CHECKSUM)
         if checksum != _checksum(said):
             raise CheckpointError(f"{folder} holds no whole checkpoint: its {MANIFEST} was changed or damaged")
-        return Manifest(**said)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
+        manifest = Manifest(**said)
+        _refuse_other_types(manifest)
+        return manifest
+    except (DocumentError, OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
         raise CheckpointError(f"{folder} holds no whole checkpoint: its {MANIFEST} cannot be read ({fault})") from None
+
+
+def _refuse_other_types(manifest: Manifest) -> None:
+    """ValueError where a value is of another type than is written: a manifest may come from anyone."""
+    tables = ("config", "stream", "engine", "layout", "versions", "files")
+    if any(not isinstance(getattr(manifest, name), dict) for name in tables):
+        raise ValueError(f"one of {', '.join(tables)} is no table")
+    if any(type(number) is not int or number < 0 for number in (manifest.step, manifest.num_pieces)):
+        raise ValueError("step or num_pieces is no whole number")
+    if not isinstance(manifest.tokenizer_sha256, str):
+        raise ValueError("tokenizer_sha256 is no text")
+    for record in manifest.files.values():
+        if type(record["bytes"]) is not int or not isinstance(record["sha256"], str):
+            raise ValueError("files is no table of sizes and checksums")
+    if not all(isinstance(manifest.config.get(name), dict) for name in ("model", "data", "train", "loss", "itc")):
+        raise ValueError("config is no config of a run")
 
 
 def versions_here() -> dict[str, str]:

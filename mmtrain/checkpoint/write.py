@@ -12,16 +12,15 @@ from torch.distributed.checkpoint import FileSystemWriter, Metadata
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.storage import WriteResult
 
-from mmtrain.checkpoint.files import HashedFile, record_of
+from mmtrain.checkpoint.faults import CheckpointError
+from mmtrain.checkpoint.files import HashedFile
 from mmtrain.checkpoint.folders import drop_old, partial_of, point_to, put_in_place
+from mmtrain.checkpoint.index import INDEX, TENSORS, encode_index
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.staging import Parts
 from mmtrain.io.atomic import sync_folder
 from mmtrain.parallel.meeting import told_by_first, told_to_first
-
-TENSORS = "tensors"
-METADATA = ".metadata"  # torch's own: where in which file each rectangle lies
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,15 @@ class _HashedFiles(FileSystem):
 
     @contextmanager
     def create_stream(self, path: str | PathLike[str], mode: str) -> Iterator[Any]:
-        assert mode == "wb", f"a checkpoint's file was to be opened as {mode!r}"
+        if mode != "wb":
+            raise CheckpointError(f"{path} was to be opened as {mode!r}; a checkpoint's file is only written")
         with HashedFile(Path(path)) as file:
             yield file
         self.records[f"{TENSORS}/{Path(path).name}"] = file.record
 
 
 def agree_on_rectangles(planner: RectanglesOut) -> Metadata | None:
-    """The table of all ranks' rectangles, on the first rank; an AssertionError on all where they do not tile the whole.
+    """The table of all ranks' rectangles, on the first rank; a CheckpointError on all where they do not tile the whole.
 
     Every rank must call it. It holds for every later save of the same engine.
     """
@@ -59,7 +59,8 @@ def agree_on_rectangles(planner: RectanglesOut) -> Metadata | None:
         except ValueError as found:
             fault = str(found)
     fault = told_by_first(fault)
-    assert not fault, f"the ranks' rectangles do not tile the model's tensors: {fault}"
+    if fault:
+        raise CheckpointError(f"the ranks' rectangles do not tile the model's tensors: {fault}")
     return table
 
 
@@ -81,11 +82,14 @@ def write_planned(folder: Path, planner: RectanglesOut, rank: int) -> Written:
 
 
 def commit(folder: Path, manifest: Manifest, table: Metadata, written: Sequence[Written]) -> None:
-    """Make what all ranks have written a checkpoint: a table, a manifest, its name, and last `latest`."""
+    """Make what all ranks have written a checkpoint: an index, a manifest, its name, and last `latest`."""
     partial = partial_of(folder)
-    FileSystemWriter(partial / TENSORS).finish(table, [rank.results for rank in written])
     files = {name: record for rank in written for name, record in rank.files.items()}
-    files[f"{TENSORS}/{METADATA}"] = record_of(partial / TENSORS / METADATA)
+    index = encode_index(table, [rank.results for rank in written])
+    with HashedFile(partial / TENSORS / INDEX) as file:
+        file.write(index.encode())
+        file.sync()
+    files[f"{TENSORS}/{INDEX}"] = file.record
     sync_folder(partial / TENSORS)
     replace(manifest, files=files).write(partial)
     put_in_place(partial, folder)

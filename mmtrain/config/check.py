@@ -11,6 +11,7 @@ from typing import Any
 from mmtrain.config.layout import layout_faults, nearest_divisor, nearest_multiple
 from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.schema import ModelConfig, RunConfig, SurvivalConfig
+from mmtrain.config.trust import PLACES
 
 MIN_TEXT_LENGTH = 3  # [CLS], one piece, [SEP]
 DEAF_TO = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT"}
@@ -18,10 +19,16 @@ MIN_POOL_SIZE = 2  # a pair and one candidate for its negative
 
 
 def load_checked(
-    path: Path | None, overrides: Sequence[str], world_size: int, under: Mapping[str, Any] = MappingProxyType({})
+    path: Path | None,
+    overrides: Sequence[str],
+    world_size: int,
+    under: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    trusted: bool = True,
+    opened: Sequence[str] = PLACES,
 ) -> RunConfig:
     """The run as `read_config` reads it, fit for `world_size` ranks; one ConfigError with the faults of both."""
-    config, refusals = read_config(path, overrides, under)
+    config, refusals = read_config(path, overrides, under, trusted=trusted, opened=opened)
     # A knob that could not be read stands at its default here: what that default clashes with is nobody's fault.
     faults = [
         fault for fault in find_faults(config, world_size) if not any(_names(fault, bad.knob) for bad in refusals)

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from mmtrain.config.load import load_config
+from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.schema import RunConfig
+from mmtrain.config.trust import foreign
 
+OF_RUN, OF_EXPORT = "config.yaml", "training.yaml"  # the config in a run's folder, and in an export's
 FROM_DATA = ("train", "heldout")  # places of data, where the run names no others
-WRITTEN = ("config.yaml", "training.yaml")  # the config in a run's folder, and in an export's
 
 
 def laid_under(plan: RunConfig) -> dict[str, Any]:
@@ -21,11 +22,20 @@ def laid_under(plan: RunConfig) -> dict[str, Any]:
 
 def written_config(folder: Path) -> Path | None:
     """The config of a run or of an export; other folders have none."""
-    return next((path for name in WRITTEN if (path := folder / name).exists()), None)
+    return next((path for name in (OF_RUN, OF_EXPORT) if (path := folder / name).exists()), None)
 
 
 def _inherited(written: Path) -> dict[str, Any]:
-    theirs = load_config(written, ()).model_dump(mode="json")
+    """The shape and tokenizer; of a run also its places of data, as a stranger's (`mmtrain.config.trust`).
+
+    An export is made to be given away: it holds no places, and what one says of them is not looked at.
+    """
+    config, refusals = read_config(written, (), trusted=False, opened=())
+    if refusals:
+        raise ConfigError([f"{written}: {refusal.sentence}" for refusal in refusals])
+    theirs = config.model_dump(mode="json")
     model = {name: value for name, value in theirs["model"].items() if name not in ("init_from", "init_towers")}
-    data = {name: theirs["data"][name] for name in FROM_DATA} | {"tokenizer": str(written.parent / "tokenizer.model")}
+    data: dict[str, Any] = {"tokenizer": str(written.parent / "tokenizer.model")}
+    if written.name == OF_RUN:
+        data |= {name: foreign(theirs["data"][name]) for name in FROM_DATA if theirs["data"][name]}
     return {"model": model, "data": data}

@@ -1,8 +1,8 @@
 """From a YAML file and `key=value` words to one frozen RunConfig, or to one message that says every fault."""
 
 import contextlib
+import copy
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mmtrain.config.answers import read_answers
+from mmtrain.config.bounded_yaml import YamlError, parse_yaml, read_yaml
+from mmtrain.config.places import ANSWERS, PATHS, PlaceError, read_word, resolve_paths
 from mmtrain.config.presets import laid_over
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.section import Frozen
+from mmtrain.config.trust import ALLOW_PIPE, PLACES, mark_places_foreign, untrusted_faults
 from mmtrain.io.errors import InputError
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
@@ -31,7 +34,7 @@ WANTED = {  # pydantic's kinds of fault, in words; {} are filled from the fault'
     "bool_type": "true or false",
     "string_type": "text (in quotes where YAML reads something else)",
     "path_type": "a path (in quotes where YAML reads something else)",
-    "tuple_type": "a list",
+    "tuple_type": "a list of texts (in quotes where YAML reads something else)",
     "finite_number": "a finite number",
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -59,25 +62,6 @@ class Refusal(NamedTuple):
     sentence: str
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, and a key given twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 wants a dot and a signed exponent in every float, so PyYAML reads 1e-3 as text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
 def load_config(path: Path | None, overrides: Sequence[str]) -> RunConfig:
     """The run that a YAML file (or none) and `key.sub=value` words describe; ConfigError with every fault."""
     config, refusals = read_config(path, overrides)
@@ -87,18 +71,49 @@ def load_config(path: Path | None, overrides: Sequence[str]) -> RunConfig:
 
 
 def read_config(
-    path: Path | None, overrides: Sequence[str], under: Mapping[str, Any] = MappingProxyType({})
+    path: Path | None,
+    overrides: Sequence[str],
+    under: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    trusted: bool = True,
+    opened: Sequence[str] = PLACES,
 ) -> tuple[RunConfig, list[Refusal]]:
     """The run with all that could not be read left at its default, and what that was.
 
     The file lies over `under`, the words over the file. Whoever wants to go on must look at the second; it is apart so
-    that `check` can add its own faults.
+    that `check` can add its own faults. A file that is not `trusted` came with a run or an export: see
+    `mmtrain.config.trust`. `opened` are the keys of places that this command reads from.
     """
     refusals: list[Refusal] = []
-    tree = laid_over(under, _spelled_out(_read_file(path, ()) if path else {}, refusals))
+    tree = copy.deepcopy(dict(under))
+    if path:
+        of_file = _spelled_out(_read_file(path, (), trusted=trusted), refusals)
+        _refuse_permission(of_file, path, refusals)
+        tree = laid_over(tree, of_file)
     for override in overrides:
         tree = laid_over(tree, _spelled_out(_read_override(override, refusals), refusals))
+    refusals += [Refusal(*fault) for fault in resolve_paths(tree)]
+    allowed = tree.get("data", {}).get("allow_pipe") is True
+    refusals += [Refusal(*fault) for fault in untrusted_faults(tree, opened, allow_pipe=allowed)]
     return _validated(_with_answers(tree, refusals), refusals), refusals
+
+
+def plan_of(tree: Mapping[str, Any]) -> RunConfig:
+    """The run of plain values, as in the manifest of a checkpoint; ConfigError with every fault."""
+    refusals: list[Refusal] = []
+    config = _validated(copy.deepcopy(dict(tree)), refusals)
+    if refusals:
+        raise ConfigError([refusal.sentence for refusal in refusals])
+    return config
+
+
+def _refuse_permission(tree: Tree, path: Path, refusals: list[Refusal]) -> None:
+    """Only the command line may allow commands: a file may come from anyone."""
+    data = tree.get("data")
+    if isinstance(data, dict) and data.pop("allow_pipe", False):
+        refusals.append(
+            Refusal(ALLOW_PIPE, f"{ALLOW_PIPE} is set in {path}; it counts on the command line only: {ALLOW_PIPE}=true")
+        )
 
 
 def _with_answers(tree: Tree, refusals: list[Refusal]) -> Tree:
@@ -140,29 +155,52 @@ def refuse_unknown_names(names: Sequence[str], given_by: str) -> None:
         raise ConfigError(faults)
 
 
-def _read_file(path: Path, above: tuple[Path, ...]) -> Tree:
-    """A file's tree laid over those of its `base` files; `above` are the files that led here."""
+def _read_file(path: Path, above: tuple[Path, ...], *, trusted: bool) -> Tree:
+    """A file's tree laid over those of its `base` files; `above` are the files that led here.
+
+    Of one that is not `trusted`, or lies in another folder than the first, places are marked as a stranger's; one
+    that is not `trusted` may name no other files to read.
+    """
     if path.resolve() in above:
         raise ConfigError([f"{path} is its own `base`: {' -> '.join(map(str, (*above, path.resolve())))}"])
     tree = _parsed_file(path)
+    if not trusted or (above and path.resolve().parent != above[0].parent):
+        mark_places_foreign(tree)
+    if not trusted:
+        _refuse_files_of(tree, path)
     bases = tree.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError([f"base is {bases!r} in {path}; wanted the name of a config file, or a list of names"])
     merged: Tree = {}
     for base in bases:
-        merged = laid_over(merged, _read_file(path.parent / base, (*above, path.resolve())))
+        below = _read_file(path.parent / Path(base).expanduser(), (*above, path.resolve()), trusted=True)
+        merged = laid_over(merged, below)
     # A word for a whole section is spelled out before it meets other files, so that neither swallows the other.
     return laid_over(merged, _with_words_spelled_out(tree, RunConfig))
 
 
+def _refuse_files_of(tree: Tree, path: Path) -> None:
+    """ConfigError where a config that came with a run names other files to be read as configs or answers."""
+    task, data = tree.get("task"), tree.get("data")
+    names = ["base"] if "base" in tree else []
+    if isinstance(task, dict) and isinstance(task.get("answers"), str):
+        names.append(ANSWERS)
+    if names:
+        raise ConfigError([f"{path} names other files ({', '.join(names)}); the config of a run stands alone"])
+    # A cache is written to and cleaned up: one that lies elsewhere is for the user to name.
+    if isinstance(data, dict) and isinstance(data.get("cache_dir"), str):
+        inside = Path(data["cache_dir"]).expanduser().resolve().is_relative_to(path.parent.resolve())
+        data["cache_dir"] = data["cache_dir"] if inside else None
+
+
 def _parsed_file(path: Path) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = read_yaml(path)
     except OSError as error:
         raise ConfigError([f"the config file {path} cannot be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"the config file {path} is not YAML: {_one_line(error)}"]) from error
+    except YamlError as error:
+        raise ConfigError([f"the config file {path} is not YAML: {error}"]) from error
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError([f"the config file {path} holds {tree!r:.60}; wanted {SECTION_WANTED}"])
     return tree or {}
@@ -174,17 +212,16 @@ def _read_override(override: str, refusals: list[Refusal]) -> Tree:
         refusals.append(Refusal(knob, f"{override!r} is not an override; write key.sub=value"))
         return {}
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        refusals.append(Refusal(knob, f"{knob} is {text!r}, which is not YAML ({_one_line(error)}); put it in quotes"))
+        value = read_word(knob, text) if knob in (*PATHS, *PLACES, ANSWERS) else parse_yaml(text)
+    except YamlError as error:
+        refusals.append(Refusal(knob, f"{knob} is {text!r}, which is not YAML ({error}); put it in quotes"))
+        return {}
+    except PlaceError as error:
+        refusals.append(Refusal(knob, f"{knob} {error}"))
         return {}
     for name in reversed(knob.split(".")):
         value = {name: value}
     return value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _section_of(annotation: object) -> type[Frozen] | None:
@@ -240,12 +277,13 @@ def nearest_knob(knob: str) -> str | None:
 
 def _validated(tree: Tree, refusals: list[Refusal]) -> RunConfig:
     """The config of `tree` without the values that are not legal; those enter `refusals`."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        details = error.errors()
-    for detail in filter(_is_meant, details):
-        refusals.append(Refusal(_drop(tree, detail["loc"]), _in_plain_words(detail)))
+    for _ in range(2):
+        try:
+            return RunConfig.model_validate(tree)
+        except ValidationError as error:
+            details = error.errors()
+        for detail in filter(_is_meant, details):
+            refusals.append(Refusal(_drop(tree, detail["loc"]), _in_plain_words(detail)))
     return RunConfig.model_validate(tree)
 
 

@@ -53,7 +53,6 @@ def model_card(
 ) -> str:
     """Markdown with the front matter that model hubs read; `folder` is where its examples find the model."""
     shape = plan.model
-    trained_on = ", ".join(place for one in plan.data.sets for place in one.shards)
     weights = f"mlm {plan.loss.mlm:g}, itc {plan.loss.itc:g}, itm {plan.loss.of_itm:g}, lm {plan.loss.of_lm:g}"
     if plan.loss.answer:
         weights += f", answer {plan.loss.answer:g}"
@@ -69,8 +68,7 @@ def model_card(
             f"{shape.max_text_length} tokens",
             f"- layers: vision {shape.vision_layers} x {shape.vision_width}, text {shape.text_layers} x "
             f"{shape.text_width}, fusion {shape.fusion_layers} x {shape.hidden_size}",
-            f"- data: {trained_on}",
-            "- the whole config of the run: `training.yaml`\n",
+            "- the config of the run, without the places of its data: `training.yaml`\n",
             "## Scores\n",
             _table(scores),
             "## Use\n",

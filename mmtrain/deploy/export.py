@@ -11,6 +11,7 @@ from mmtrain.checkpoint.folders import folder_of
 from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.config.load import dump_config
+from mmtrain.config.places import without_places
 from mmtrain.config.presets import PRESETS
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import padded_vocab_size
@@ -60,7 +61,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
     source, manifest = find_or_refuse(checkpoints) if step is None else _at(folder_of(checkpoints, step))
     tokenizer = tokenizer_at(run_dir / TOKENIZER)
     manifest.refuse_other_tokenizer(tokenizer.sha256)
-    plan = RunConfig.model_validate(manifest.config)
+    plan = manifest.plan()
     config = twin_config(plan, tokenizer, dtype)
     with new_export(out, overwrite=overwrite) as folder:
         wanted = shapes(config)
@@ -69,7 +70,7 @@ def export_run(run_dir: Path, out: Path, *, step: int | None, dtype: torch.dtype
         processor = processor_of(run_dir / TOKENIZER, config)
         generation_config_of(config, processor.tokenizer.all_special_ids).save_pretrained(folder)
         processor.save_pretrained(folder)
-        (folder / "training.yaml").write_text(dump_config(plan))
+        (folder / "training.yaml").write_text(dump_config(without_places(plan)))
         num_parameters = num_bytes // dtype.itemsize
         card = model_card(plan, out, manifest.step, num_parameters, scores_of(run_dir, manifest))
         (folder / "README.md").write_text(card)

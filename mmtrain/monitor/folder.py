@@ -1,14 +1,15 @@
 """The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
 
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mmtrain.config.load import dump_config
+from mmtrain.config.load import ConfigError, dump_config
+from mmtrain.config.places import has_secret, with_absolute_places
 from mmtrain.config.schema import RunConfig
-from mmtrain.io.atomic import atomic_write
+from mmtrain.io.atomic import atomic_open, atomic_write
 from mmtrain.io.console import PlainTable, print_report, print_table
 from mmtrain.monitor.log import RunLog
 from mmtrain.monitor.meters import Meters
@@ -19,6 +20,11 @@ from mmtrain.scores.units import format_score
 
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.model"
+# Of a Hugging Face folder: what its tokenizer is read from (`data.folder_tokenizer.FILES`).
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+OWNER_ONLY = 0o600
+OUTPUTS = (CONFIG, TOKENIZER, "log.jsonl", "status.json", "lock", "endings", "answers", "stacks", "retrieved.png",
+           "answered.png")  # fmt: skip
 
 
 class RunFolder:
@@ -32,8 +38,7 @@ class RunFolder:
     def copy_inputs(self, plan: RunConfig) -> None:
         """Put the resolved config and the tokenizer into the folder, so that it can be read without anything else."""
         if self.writes:
-            # Whole or not at all: a run that is ended here must know its config when it is started again.
-            atomic_write(self.path / CONFIG, dump_config(plan))
+            _write_config(self.path / CONFIG, plan)
             tokenizer = self.path / TOKENIZER
             if not (tokenizer.exists() and tokenizer.samefile(plan.data.tokenizer)):
                 _copy_tokenizer(plan.data.tokenizer, tokenizer)
@@ -84,14 +89,38 @@ class RunFolder:
         self.log.close()
 
 
+def _write_config(path: Path, plan: RunConfig) -> None:
+    """The resolved config, with places that hold from any folder; for its owner alone where one of them has a secret.
+
+    Addresses stay as they are: the run, its evaluation and fine-tuning from it read the data by them.
+    """
+    with atomic_open(path) as file:
+        if has_secret(plan):
+            os.fchmod(file.fileno(), OWNER_ONLY)
+        file.write(dump_config(with_absolute_places(plan)).encode())
+
+
+def refuse_linked_outputs(run_dir: Path) -> None:
+    """ConfigError where what a run writes is a link in its folder: through it another file would be changed.
+
+    `checkpoints` and `tensorboard` may be links to folders elsewhere: only new files are made there.
+    """
+    linked = [name for name in OUTPUTS if (run_dir / name).is_symlink()]
+    if linked:
+        raise ConfigError(
+            [f"{run_dir} holds links where a run writes ({', '.join(linked)}); replace them by what they point to"]
+        )
+
+
 def _copy_tokenizer(source: Path, to: Path) -> None:
-    """A file, or of another model's folder what is its tokenizer: its weights stay where they are."""
+    """A file, or of another model's folder the files of its tokenizer: nothing else of it, such as a `token.json`."""
     if not source.is_dir():
-        shutil.copyfile(source, to)
+        atomic_write(to, source.read_bytes())
         return
     to.mkdir(exist_ok=True)
-    for file in source.glob("*token*.json"):
-        shutil.copyfile(file, to / file.name)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            atomic_write(to / name, (source / name).read_bytes())
 
 
 def scores_table(name: str, scores: Mapping[str, object]) -> PlainTable:

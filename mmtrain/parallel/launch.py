@@ -4,13 +4,14 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mmtrain.io.command import ExitCode, describe_os_error
 from mmtrain.io.console import print_error
 from mmtrain.io.errors import InputError
+from mmtrain.io.text import printable
 from mmtrain.parallel.signals import Signals, name_of
 
 EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
@@ -22,6 +23,8 @@ EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
 PROGRAM = "mmtrain"  # that begins every message of a rank
 HEAD_START_SECONDS = 2.0
 LAUNCHER_SECONDS = 10.0  # for the launcher to notice that a rank has ended, and to end the others
+MAX_PORT, MAX_DIGITS = 65535, 9
+PORT_TAKEN = ("EADDRINUSE", "address already in use")  # what torch says where it cannot listen on MASTER_PORT
 # What torch says where another rank is at fault: gloo's words as its errors have no type, else the type.
 LOST_WORDS = ("by peer", "gloo/transport", "caused pair closure", "Timed out waiting")
 LOST_TYPES = ("DistBackendError", "DistNetworkError", "DistStoreError")
@@ -38,6 +41,10 @@ class Preempted(Exception):
         super().__init__(f"preempted by signal {name_of(signal_number)} at step {step}")
 
 
+class LaunchError(InputError):
+    """Environment variables of a launcher that are missing, no numbers, or do not fit each other."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What `torchrun`, `deepspeed` or a plain `python` start says of this process."""
@@ -49,16 +56,66 @@ class Launch:
     node: str = field(default_factory=socket.gethostname)  # what the scheduler calls this machine
 
 
-def read_launch() -> Launch:
-    """This process as its launcher describes it; one process alone if nobody does."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
+    """This process as its launcher describes it; one process alone if nobody does.
+
+    LaunchError where a variable is missing, no number, or does not fit the others.
+    """
+    world_size, rank = _number(environment, "WORLD_SIZE"), _number(environment, "RANK")
+    if world_size is None and rank is not None:
+        raise LaunchError(
+            f"RANK is {rank}, WORLD_SIZE is not set; unset RANK for a run of one process, or start the ranks with "
+            "deepspeed or torchrun"
+        )
+    several = world_size is not None and world_size > 1
+    local_name = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in environment else "LOCAL_SIZE"
+    local_world_size, local_rank = _number(environment, local_name), _number(environment, "LOCAL_RANK")
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
+        if several and value is None:
+            raise LaunchError(
+                f"WORLD_SIZE is {world_size}, {name} is not set; start the ranks with deepspeed or torchrun"
+            )
+    world_size = 1 if world_size is None else world_size
+    local_world_size = world_size if local_world_size is None else local_world_size
+    _refuse_misfit(environment, (rank or 0, world_size), (local_rank or 0, local_name, local_world_size))
     return Launch(
-        rank=int(os.environ.get("RANK", "0")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        rank=rank or 0,
+        local_rank=local_rank or 0,
         world_size=world_size,
-        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", str(world_size)))),
-        node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        local_world_size=local_world_size,
+        node=environment.get("SLURMD_NODENAME") or socket.gethostname(),
     )
+
+
+def _refuse_misfit(environment: Mapping[str, str], ranks: tuple[int, int], local: tuple[int, str, int]) -> None:
+    (rank, world_size), (local_rank, local_name, local_world_size) = ranks, local
+    for name, value in (("WORLD_SIZE", world_size), (local_name, local_world_size)):
+        if value < 1:
+            raise LaunchError(f"{name} is {value}; wanted the number of ranks, at least 1")
+    if rank >= world_size:
+        raise LaunchError(f"RANK {rank} is not below WORLD_SIZE {world_size}")
+    if local_world_size > world_size:
+        raise LaunchError(f"{local_name} {local_world_size} is more than WORLD_SIZE {world_size}")
+    if local_rank >= local_world_size:
+        raise LaunchError(f"LOCAL_RANK {local_rank} is not below {local_name} {local_world_size}")
+    port = _number(environment, "MASTER_PORT")
+    if port is not None and not 0 < port <= MAX_PORT:
+        raise LaunchError(f"MASTER_PORT is {port}; wanted a port, from 1 to {MAX_PORT}")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if world_size > 1 and not environment.get(name):
+            raise LaunchError(
+                f"WORLD_SIZE is {world_size}, {name} is not set; start the ranks with deepspeed or torchrun"
+            )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """The value of a variable that counts something; None where it is not set."""
+    text = environment.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise LaunchError(f"{name} is {printable(text)!r:.60}; wanted a whole number, or unset it")
+    return int(text)
 
 
 def hush_expected_warnings() -> None:
@@ -95,6 +152,9 @@ def in_one_sentence(
             print_error(PROGRAM, str(refusal))
         return ExitCode.REFUSED
     except Exception as error:
+        if is_port_taken(error):
+            print_error(PROGRAM, _taken_port())
+            return ExitCode.REFUSED
         if lost_another_rank(error, launch):
             return _end_alone(error, launch, signals or Signals())
         if not isinstance(error, OSError):
@@ -104,6 +164,7 @@ def in_one_sentence(
 
 
 def _end_alone(error: Exception, launch: Launch, signals: Signals) -> int:
+    signals.defer()
     signals.wait(LAUNCHER_SECONDS)
     if not signals.received:
         print_error(PROGRAM, _loss(error, launch))
@@ -114,6 +175,8 @@ def cause_of(error: BaseException, launch: Launch, refusals: tuple[type[Exceptio
     """Why a run ended, as `in_one_sentence` says it; of what has a traceback its last line, and whose it is."""
     if isinstance(error, refusals):
         return str(error)
+    if is_port_taken(error):
+        return _taken_port()
     if lost_another_rank(error, launch):
         return _loss(error, launch)
     if isinstance(error, KeyboardInterrupt):
@@ -131,6 +194,16 @@ def _loss(error: BaseException, launch: Launch) -> str:
         f"rank {launch.rank} stopped {where}: another rank ended or did not answer within "
         f"parallel.timeout_seconds ({reason})"
     )
+
+
+def is_port_taken(error: BaseException) -> bool:
+    """Whether this rank could not listen where the others are to find it."""
+    return any(word in str(error) for word in PORT_TAKEN)
+
+
+def _taken_port() -> str:
+    port = os.environ.get("MASTER_PORT", "")
+    return f"port {port} is taken by another job; give deepspeed --master_port N, or torchrun --master-port N"
 
 
 def lost_another_rank(error: BaseException, launch: Launch) -> bool:

@@ -71,10 +71,11 @@ def keeper_of(run_dir: Path, **knobs: Any) -> Keeper:
     return Keeper(run_dir, here(), RunConfig(checkpoint=knobs).checkpoint, Changes({"seed": "seed"}))
 
 
-def saved(run_dir: Path, step: int = 1, value: float = 0.0, **knobs: Any) -> Path:
-    """The checkpoint of a run whose tensors are what `value` says."""
+def saved(run_dir: Path, step: int = 1, value: float = 0.0, *, moments: bool = False, **knobs: Any) -> Path:
+    """The checkpoint of a run whose tensors are what `value` says; with `moments` one moment is among them."""
     keeper = keeper_of(run_dir, **knobs)
     trained = Trained(value)
+    trained.parts += [(whole("exp_avg/vector", (5,)), torch.full((5,), value))] if moments else []
     trained.num_updates = trained.position = step
     keeper.save(step, trained, trained)
     keeper.finish()

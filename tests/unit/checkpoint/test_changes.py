@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mmtrain.checkpoint.changes import Changes
+from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.resume import refuse_other_run
 from mmtrain.config.load import ConfigError, dump_config
@@ -110,7 +111,7 @@ def test_a_run_is_known_by_its_newest_checkpoint_or_by_its_config_before_the_fir
     config.write_text(dump_config(other))
     with pytest.raises(ConfigError, match="seed: 5 -> 0"):
         refuse_other_run(tmp_path, config, here(), changes)
-    saved(tmp_path)
+    saved(tmp_path, moments=True)
     refuse_other_run(tmp_path, config, here(), changes)
     config.unlink()
     (tmp_path / "log.jsonl").touch()
@@ -118,6 +119,21 @@ def test_a_run_is_known_by_its_newest_checkpoint_or_by_its_config_before_the_fir
     with pytest.raises(ConfigError, match="holds the log of a run, but not its config.yaml"):
         (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
         refuse_other_run(tmp_path, config, here(), changes)
+
+
+def test_weights_without_moments_are_not_resumed(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(CheckpointError) as refused:
+        refuse_other_run(tmp_path, tmp_path / "config.yaml", here(), Changes({"seed": "seed"}))
+    said = str(refused.value)
+    assert "no optimizer moments" in said and f"model.init_from={tmp_path}" in said and "\n" not in said
+
+
+def test_a_file_called_checkpoints_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(ConfigError, match="checkpoints is no folder, so nothing could be saved"):
+        refuse_other_run(tmp_path, tmp_path / "config.yaml", here(), Changes({"seed": "seed"}))
+    assert (tmp_path / "checkpoints").read_text() == "mine"
 
 
 def test_a_keeper_refuses_a_checkpoint_of_another_run(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_another_format_is_refused_by_its_name(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     said = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**said, "format": "mmtrain-checkpoint/0"}))
-    with pytest.raises(CheckpointError, match="'mmtrain-checkpoint/0'; this version reads 'mmtrain-checkpoint/2'"):
+    with pytest.raises(CheckpointError, match="'mmtrain-checkpoint/0'; this version reads 'mmtrain-checkpoint/3'"):
         read_manifest(folder)
 
 
@@ -120,7 +120,7 @@ def cut_a_shard(folder: Path) -> None:
 
 
 def cut_the_table(folder: Path) -> None:
-    path = folder / "tensors" / ".metadata"
+    path = folder / "tensors" / "index.json"
     path.write_bytes(path.read_bytes()[:-10])
 
 
@@ -142,7 +142,7 @@ DAMAGE = {
     flip_a_bit: "__0_0.distcp is corrupted",
     lose_a_shard: "__0_0.distcp is missing",
     cut_a_shard: "__0_0.distcp has ",
-    cut_the_table: ".metadata has ",
+    cut_the_table: "index.json has ",
     cut_the_manifest: "manifest.json cannot be read",
     lose_the_manifest: "manifest.json cannot be read",
     change_the_manifest: "manifest.json was changed or damaged",

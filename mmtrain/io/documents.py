@@ -1,0 +1,60 @@
+"""Bounded reading of small documents (JSON, configs) that may come from anyone: size, kind of file, depth. No torch.
+
+A file is read only if it is a regular one: a pipe would hang, a device never end. Sizes are checked before anything is
+read, and what is nested too deeply is refused like any other malformed document.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from mmtrain.io.errors import InputError
+from mmtrain.io.json_text import JsonError, lenient_json
+from mmtrain.io.text import printable
+
+MAX_JSON_BYTES = 256 * 2**20  # an index of a checkpoint of thousands of ranks has tens of MiB
+MAX_SHOWN = 200  # characters of a parser's own words in a message
+LFS_POINTER = b"version https://git-lfs"  # how a file begins that `git lfs pull` has not replaced yet
+
+
+class DocumentError(InputError):
+    """A document cannot be read: no regular file, too large, or malformed."""
+
+
+def read_document(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a regular file of at most `max_bytes`; DocumentError otherwise, OSError where it is not there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would wait for a writer
+    with os.fdopen(descriptor, "rb") as file:
+        kind = os.fstat(descriptor)
+        if stat.S_ISDIR(kind.st_mode):
+            raise DocumentError(f"{path} is a folder; wanted a file")
+        if not stat.S_ISREG(kind.st_mode):
+            raise DocumentError(f"{path} is no regular file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise DocumentError(f"{path} has {kind.st_size:,} bytes; wanted at most {max_bytes:,}")
+    if content.startswith(LFS_POINTER):
+        raise DocumentError(f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in its repository")
+    return content
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The value of a JSON file. DocumentError, which names the file, where it is none; OSError where there is none."""
+    return parse_json(read_document(path, max_bytes=max_bytes), str(path))
+
+
+def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """As `read_json`, but DocumentError also where the file holds no object."""
+    value = read_json(path, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise DocumentError(f"{path} holds {type(value).__name__}; wanted a JSON object")
+    return value
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """The value of `content`; DocumentError, with `name` for the user, where it is no JSON or nested too deeply."""
+    try:
+        return lenient_json(content)
+    except JsonError as error:
+        raise DocumentError(f"{name}: {printable(str(error))[:MAX_SHOWN]}") from None
