@@ -73,7 +73,7 @@ def _begin(words: argparse.Namespace, work: Callable[[argparse.Namespace, Launch
     launch = read_launch()
     hush_expected_warnings()
     start_logging(rank=launch.rank)
-    signals = Signals()
+    signals = Signals(speaks=launch.rank == 0)
     try:
         return in_one_sentence(partial(work, words, launch, signals), launch, REFUSALS, signals)
     finally:

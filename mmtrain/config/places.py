@@ -14,6 +14,7 @@ from typing import Any
 from mmtrain.config.bounded_yaml import YamlError, parse_yaml
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.trust import PLACES, is_address, key_parent, show
+from mmtrain.io.paths import expand_user, lexists
 from mmtrain.io.text import redact
 
 Tree = dict[str, Any]
@@ -39,16 +40,16 @@ def read_word(knob: str, text: str) -> Any:
 
 
 def _read_path(knob: str, text: str) -> str | None:
-    if not text or (text in ("null", "~") and knob != "run_dir" and not os.path.lexists(text)):
+    if not text or (text in ("null", "~") and knob != "run_dir" and not lexists(text)):
         return None
-    if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not _exists(text):
+    if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not lexists(text):
         raise PlaceError(f"is {text}; a path is taken as it is, so leave these quotes out: {knob}={text[1:-1]}")
     return text
 
 
 def _read_list(text: str) -> Any:
     """A YAML list or section, where `text` is one and no such file exists; else None, and it is one place."""
-    if text[:1] not in ("[", "{") or _exists(text):
+    if text[:1] not in ("[", "{") or lexists(text):
         return None
     try:
         value = parse_yaml(text, text_only=True)
@@ -66,13 +67,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: entry for key, entry in value.items() if key == "shards" or entry not in ("null", "~", "", None)}
     return value
-
-
-def _exists(text: str) -> bool:
-    try:
-        return os.path.lexists(text)
-    except (OSError, ValueError):
-        return False
 
 
 def resolve_paths(tree: Tree) -> Iterator[tuple[str, str]]:
@@ -109,17 +103,13 @@ def _expand(place: str, *, one_path: bool) -> str:
     """A local place with ~ expanded; PlaceError where no file can have that name, or a variable is not expanded."""
     if not one_path and is_address(place):
         return place
-    if place.startswith("~") and not _exists(place):
-        try:
-            expanded = os.path.expanduser(place)
-        except (RuntimeError, KeyError):
-            expanded = place
-        if expanded.startswith("~"):
-            raise PlaceError(f"is {show(place)}, but there is no such user's home; write ./{place} for a file here")
-        place = expanded
+    expanded = expand_user(place)
+    if expanded == place and place.startswith("~") and not lexists(place):
+        raise PlaceError(f"is {show(place)}, but there is no such home folder; write ./{place} for a file here")
+    place = expanded
     if (one_path or not set(place) & set("*?[{")) and (fault := _name_fault(place)):
         raise PlaceError(f"is {show(place)}: {fault}")
-    if VARIABLE.search(place) and not _exists(place):
+    if VARIABLE.search(place) and not lexists(place):
         raise PlaceError(f"is {show(place)}: variables are not expanded here; write the path itself, or begin with ~")
     return place
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.io.errors import InputError
+from mmtrain.io.file_kinds import HEAD_BYTES, LFS_POINTER, describe_bytes
 from mmtrain.io.json_text import JsonError, lenient_json
 from mmtrain.io.text import printable
 
 MAX_JSON_BYTES = 256 * 2**20  # an index of a checkpoint of thousands of ranks has tens of MiB
 MAX_SHOWN = 200  # characters of a parser's own words in a message
-LFS_POINTER = b"version https://git-lfs"  # how a file begins that `git lfs pull` has not replaced yet
 
 
 class DocumentError(InputError):
@@ -35,7 +35,7 @@ def read_document(path: Path, *, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise DocumentError(f"{path} has {kind.st_size:,} bytes; wanted at most {max_bytes:,}")
     if content.startswith(LFS_POINTER):
-        raise DocumentError(f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in its repository")
+        raise DocumentError(f"{path} is {describe_bytes(content[:HEAD_BYTES])}")
     return content
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 HIDDEN = "***"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-_PIPE = re.compile(r"pipe:(?!\*\*\*).*", re.DOTALL)  # not twice: what stands behind one that is hidden is a message
+_PIPE = re.compile(r"(?i)pipe:(?!\*\*\*).*", re.DOTALL)  # not twice: what stands behind one that is hidden is a message
 # Headers and arguments of commands that carry a secret, as in `curl -H "Authorization: Bearer x"` or `--token=x`.
 _SECRET = re.compile(
     r"(?i)(authorization|x-api-key|cookie|token|secret|password|passwd|signature|api[_-]?key)(\"?\s*[:=]\s*)[^\s'\"]+"

@@ -135,6 +135,7 @@ def in_one_sentence(
     its exit code. Where no launcher does, it says at which step it lost the other, and ends with PEER_LOST. A run that
     saved on a signal ends with RESUMABLE.
     """
+    signals = signals or Signals()
     try:
         return work()
     except Preempted as ended:
@@ -146,6 +147,7 @@ def in_one_sentence(
             print_error(PROGRAM, "interrupted; the same command goes on from the last checkpoint")
         return ExitCode.INTERRUPTED
     except refusals as refusal:
+        signals.defer()
         if launch.rank != 0:
             time.sleep(HEAD_START_SECONDS)
         if launch.rank == 0 or getattr(refusal, "of_one_rank", False):
@@ -156,7 +158,7 @@ def in_one_sentence(
             print_error(PROGRAM, _taken_port())
             return ExitCode.REFUSED
         if lost_another_rank(error, launch):
-            return _end_alone(error, launch, signals or Signals())
+            return _end_alone(error, launch, signals)
         if not isinstance(error, OSError):
             raise
         print_error(PROGRAM, describe_os_error(error))

@@ -6,13 +6,13 @@ interpreter's C handler then writes to a pipe, and a thread that reads it ends t
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from types import FrameType
 
 from mmtrain.io.command import ExitCode
+from mmtrain.io.console import print_error
 
 POLL_SECONDS = 0.1
 
@@ -20,9 +20,10 @@ POLL_SECONDS = 0.1
 class Signals:
     """What came of the signals that this process listens for; a second one changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
+        """`speaks` says whether this process names the signal that ends it: of all ranks one does."""
         self.received = 0  # number of the first that came; 0: none
-        self._numbers: set[int] = set()
+        self._speaks, self._numbers = speaks, set[int]()
         self._pipe: tuple[int, int] | None = None
 
     def listen_for(self, names: Iterable[str]) -> None:
@@ -55,7 +56,8 @@ class Signals:
     def _end_on_signal(self, reader: int) -> None:
         while (number := os.read(reader, 1)) and self._pipe is not None:
             if number[0] in self._numbers:
-                print(f"mmtrain: ended by signal {name_of(number[0])} before training", file=sys.stderr, flush=True)
+                if self._speaks:
+                    print_error("mmtrain", f"ended by signal {name_of(number[0])} before training")
                 os._exit(ExitCode.RESUMABLE)
         os.close(reader)
 
