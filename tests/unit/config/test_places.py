@@ -154,7 +154,11 @@ def test_a_file_whose_places_are_no_texts_says_quotes(value: str, tmp_path: Path
 
 def test_a_config_is_written_with_places_that_hold_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = ["data.train=[{shards: [a, 'http://h/b.tar']}, 'x/{0..3}.tar']", "data.heldout=d\udce9t", "data.tokenizer=t"]
+    given = [
+        "data.train=[{shards: [a, 'http://h/b.tar']}, 'x/{0..3}.tar']",
+        "data.heldout=d\udce9t",
+        "data.tokenizer=t",
+    ]
     config = with_absolute_places(load_config(None, [*given, "run_dir=r", "model.init_from=m"]))
     monkeypatch.chdir("/")
     (tmp_path / "c.yaml").write_text(dump_config(config), encoding="utf-8")
