@@ -133,10 +133,11 @@ def _kind_of_folder(folder: Path) -> Kind:
     if not (folder / FILE_NAME).exists():
         images = [entry for entry in walk_files(folder, is_image, LABEL)[0] if is_image(entry.path.name)]
         if images:
+            first = shown(images[0].path.relative_to(folder))
             raise DataError(
-                f"{LABEL} is {shown(folder)}, which holds {len(images)} images ({images[0].path.relative_to(folder)} "
-                f"first) and {len(tars)} tars ({tars[0].path.name} first); move one kind elsewhere, or name the tars: "
-                f"'{folder}/*.tar'"
+                f"{LABEL} is {shown(folder)}, which holds {len(images)} images ({first} first) and "
+                f"{len(tars)} tars ({shown(tars[0].path.name)} first); move one kind elsewhere, or name the tars: "
+                f"{shown(folder / '*.tar')}"
             )
     return Kind.TARS
 
@@ -163,11 +164,14 @@ def _folder_inputs(folder: Path) -> Iterator[Input]:
     elif images:
         yield Input(Kind.IMAGES, (folder,), str(folder), entries=tuple(images))
     else:
-        subs = [sub for sub in list_folder(folder, (TAR_SUFFIX,), LABEL).folders if may_hold(sub, (TAR_SUFFIX,))]
+        listing = list_folder(folder, (JSON_SUFFIX, TOKEN_SUFFIX), LABEL)
+        subs = [sub for sub in listing.folders if may_hold(sub, (TAR_SUFFIX,))]
+        annotations = [entry.path for entry in listing.files]
         raise DataError(
             f"{LABEL} {shown(folder)} holds no usable pair of image and caption: no image, table or tar lies there"
             + (f" ({num_hidden} hidden names do not count)" if num_hidden else "")
             + (f"; tars lie in {_few(subs)}" if subs else "")
+            + (f"; for annotations name their file: {_few(annotations)}" if annotations else "")
         )
 
 
@@ -177,16 +181,16 @@ def _is_wanted(name: str) -> bool:
 
 def _say_unread(folder: Path, tables: Sequence[Path]) -> None:
     if tables:
-        LOG.warning("%s: its images are paired with the texts beside them; not read: %s", folder, _few(tables))
+        LOG.warning("%r: its images are paired with the texts beside them; not read: %s", str(folder), _few(tables))
     subs = list_folder(folder, (TAR_SUFFIX,), LABEL).folders
     if tars := [sub for sub in subs if may_hold(sub, (TAR_SUFFIX,))]:
-        LOG.warning("%s: the tars in its sub-folders are not read: %s", folder, _few(tars))
+        LOG.warning("%r: the tars in its sub-folders are not read: %s", str(folder), _few(tars))
 
 
 def _refuse_several_kinds(tables: Sequence[Path], place: str) -> None:
     kinds = {table.suffix.lower(): table.name for table in reversed(tables)}
     if len(kinds) > 1:
-        first = ", ".join(f"{kinds[kind]}" for kind in sorted(kinds))
+        first = ", ".join(shown(kinds[kind]) for kind in sorted(kinds))
         raise DataError(
             f"{LABEL} is {shown(place)}, where tables of several kinds lie ({first}), maybe of the same rows; "
             "name those of one kind"
@@ -205,4 +209,4 @@ def _refuse_doubled(inputs: Sequence[Input]) -> None:
 
 
 def _few(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return ", ".join(map(shown, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

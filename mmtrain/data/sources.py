@@ -85,7 +85,7 @@ def _add(place: str, knob: str, entries: list[Entry], folders: list[Path]) -> No
     folders += entered
     for folder, listing in listings:
         if named := [str(sub) for sub in listing.folders[:MAX_SUBFOLDERS] if may_hold(sub, (TAR_SUFFIX,))]:
-            LOG.warning("%s: the shards in its sub-folders are not read: %s", folder, _few(named))
+            LOG.warning("%r: the shards in its sub-folders are not read: %s", str(folder), _few(named))
 
 
 def _is_shard(entry: Entry) -> bool:

@@ -150,7 +150,7 @@ def test_bad_input_is_one_sentence_that_names_what_to_change(tmp_path):
     assert "--num-train" in refusal("synth", tmp_path / "s", "--num-train", "many")
     assert "both 0" in refusal("synth", tmp_path / "s", "--num-train", 0, "--num-heldout", 0)
     assert "invalid choice: 'bild'" in refusal("bild")
-    assert "Not a directory" in refusal("synth", tmp_path / "pairs.csv" / "x")
+    assert "is no folder" in refusal("synth", tmp_path / "pairs.csv" / "x")
 
 
 def test_parts_are_built_apart_and_merged_into_the_same_bytes(photos, built, tmp_path):

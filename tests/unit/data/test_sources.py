@@ -49,7 +49,7 @@ def test_shards_in_sub_folders_are_said_not_read(here, caplog):
     make("s/a.tar", "s/more/b.tar", "s/texts/b.txt", "t/u/c.tar")
     assert found("s") == ["s/a.tar"]
     assert [record.getMessage() for record in caplog.records] == [
-        "s: the shards in its sub-folders are not read: 's/more'"
+        "'s': the shards in its sub-folders are not read: 's/more'"
     ]
     assert "its sub-folders hold some: name 't/u'" in refusal("t")
 

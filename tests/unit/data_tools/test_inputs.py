@@ -99,7 +99,7 @@ def test_what_exists_is_the_input_whatever_its_name(here, folder):
 def test_tables_of_several_kinds_are_refused(here):
     pairs("d/train.csv", "0.png")
     write("d/train.jsonl", '{"image": "0.png", "caption": "x"}\n')
-    assert "tables of several kinds lie (train.csv, train.jsonl)" in refusal("d")
+    assert "tables of several kinds lie ('train.csv', 'train.jsonl')" in refusal("d")
     assert "tables of several kinds lie" in refusal("d/*")
     assert images("d/*.csv") == ["d/0.png"]
 
@@ -109,7 +109,7 @@ def test_a_folder_of_images_and_tars_is_refused(here):
         write(f"f/{number}.png", picture())
         write(f"f/{number}.txt", "x")
     tar("f/stray.tar", "k")
-    assert "holds 2 images (0.png first) and 1 tars (stray.tar first)" in refusal("f")
+    assert "holds 2 images ('0.png' first) and 1 tars ('stray.tar' first)" in refusal("f")
     assert [row.source for row in read_rows(["f/*.tar"], PLAIN)] == ["stray.tar/k"]
     Path("f/stray.tar").rename("f/._stray.tar")
     assert images("f") == ["f/0.png", "f/1.png"]
@@ -129,18 +129,20 @@ def test_what_is_not_read_is_said(here, caplog):
     tar("f/old/a.tar", "k")
     assert images("f") == ["f/0.png"]
     assert [record.getMessage() for record in caplog.records] == [
-        "f: its images are paired with the texts beside them; not read: f/pairs.csv",
-        "f: the tars in its sub-folders are not read: f/old",
+        "'f': its images are paired with the texts beside them; not read: 'f/pairs.csv'",
+        "'f': the tars in its sub-folders are not read: 'f/old'",
     ]
     Path("f/0.txt").unlink()
-    assert "a folder of images without texts; name the table beside them: f/pairs.csv" in refusal("f")
+    assert "a folder of images without texts; name the table beside them: 'f/pairs.csv'" in refusal("f")
 
 
 def test_nothing_to_read_is_one_sentence_with_what_lies_there(here):
     write("e/._0.png", "macOS")
     assert "no image, table or tar lies there (1 hidden names do not count)" in refusal("e")
     tar("t/sub/a.tar", "k")
-    assert "tars lie in t/sub" in refusal("t")
+    assert "tars lie in 't/sub'" in refusal("t")
+    write("j/captions.json", "{}")
+    assert "for annotations name their file: 'j/captions.json'" in refusal("j")
     write("p/0.png", picture())
     assert "for images name their folder" in refusal("p/*.png")
 
