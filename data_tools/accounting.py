@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from data_tools.records import Record
+from data_tools.rows import UNUSABLE_QUESTION
+
+ACCOUNTS = ("rows", "captions", "questions")
 
 
 class AccountingError(Exception):
@@ -19,6 +23,10 @@ class Account:
     rejected: int = 0
     repeated: int = 0  # equal to an earlier one of its sample, so written once
 
+    def __str__(self) -> str:
+        repeated = f" + {self.repeated} repeated" if self.repeated else ""
+        return f"{self.written} kept + {self.rejected} rejected{repeated}"
+
     def check(self, what: str) -> None:
         """AccountingError where the sums differ."""
         if self.read != self.written + self.rejected + self.repeated:
@@ -31,47 +39,49 @@ class Accounts:
 
     rows: Account = field(default_factory=Account)
     captions: Account = field(default_factory=Account)
-    questions: int = 0  # written; questions that cannot be used are rejected rows
+    questions: Account = field(default_factory=Account)  # those of no image are rejected rows
     samples: int = 0
 
     def enter(self, record: Record, *, apart: bool) -> None:
         """Count one row, after all is decided about it; `apart`: a sample for each caption."""
         self.rows.read += 1
         self.captions.read += record.num_captions_read
+        self.questions.read += record.num_questions_read
         if record.reason:
             self.rows.rejected += 1
             self.captions.rejected += record.num_captions_read
+            self.questions.rejected += record.num_questions_read
             return
         self.rows.written += 1
         self.captions.written += len(record.captions)
         self.captions.repeated += record.num_captions_repeated
         self.captions.rejected += record.num_captions_lost
-        self.questions += len((record.facts or {}).get("questions", ()))
+        self.questions.written += len((record.facts or {}).get("questions", ()))
+        self.questions.rejected += sum(loss.reason == UNUSABLE_QUESTION for loss in record.losses)
         self.samples += max(1, len(record.captions)) if apart else 1
 
     def check(self, num_rows: int, num_samples: int) -> None:
         """AccountingError where rows of the input or samples of the shards are not accounted for."""
         self.rows.check("rows")
         self.captions.check("captions")
+        self.questions.check("questions")
         if (self.rows.read, self.samples) != (num_rows, num_samples):
             raise AccountingError(
                 f"{num_rows} rows of the input and {num_samples} samples in the shards, but {self.rows.read} rows and "
                 f"{self.samples} samples were counted; please report this"
             )
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, dict[str, int]]:
         """The sums for manifest.json."""
-        return {"rows": asdict(self.rows), "captions": asdict(self.captions), "questions": self.questions}
+        return {name: asdict(getattr(self, name)) for name in ACCOUNTS}
 
     @classmethod
-    def of(cls, statistics: Mapping[str, object]) -> "Accounts":
+    def of(cls, statistics: Mapping[str, Any]) -> "Accounts":
         """Those that a manifest's statistics tell of."""
-        rows, captions = (Account(**statistics[name]) for name in ("rows", "captions"))  # type: ignore[arg-type]
-        return cls(rows, captions, int(statistics["questions"]))  # type: ignore[call-overload]
+        return cls(**{name: Account(**statistics[name]) for name in ACCOUNTS})
 
     def __str__(self) -> str:
-        rows, captions = self.rows, self.captions
-        told = f"{rows.read} rows read = {rows.written} kept + {rows.rejected} rejected"
-        repeated = f" + {captions.repeated} repeated" if captions.repeated else ""
-        told += f"; {captions.read} captions = {captions.written} kept + {captions.rejected} rejected{repeated}"
-        return told + (f"; {self.questions} questions" if self.questions else "")
+        told = [f"{self.rows.read} rows read = {self.rows}", f"{self.captions.read} captions = {self.captions}"]
+        if self.questions.read:
+            told.append(f"{self.questions.read} questions = {self.questions}")
+        return "; ".join(told)

@@ -63,18 +63,21 @@ def coco_rows(place: Path, content: Any, root: str, questions: QuestionFiles) ->
     listed = by_id(images, "id")
     captions, rejected = _captions_by_image(annotations, listed, place)
     twice = {number: (one, again) for number, one, again in repeated_ids(images, "id", ("file_name",))}
+    given = set[str]()
     for number, image in enumerate(images):
         line = f"{place.name}: image {number}"
         fault, detail = entry_fault(image, "id")
         if fault:
             yield faulty(line, fault, detail)
             continue
-        own = tuple(captions.pop(id_of(image["id"]) or "", ())) if number not in twice else ()
         if number in twice:
             one, is_repetition = twice[number]
             others = "said before" if is_repetition else "nobody knows whose captions are meant"
             yield faulty(line, ID_TWICE, f"id {one} of {image.get('file_name')!r}: {others}")
             continue
+        one = id_of(image["id"]) or ""
+        given.add(one)
+        own = tuple(captions.pop(one, ()))
         facts = {"coco_id": image["id"]} | {key: image[key] for key in CARRIED if key in image}
         yield named_row(line, image.get("file_name"), root, own, facts | asked.facts(image["id"]))
     for one, several in captions.items():  # of images whose id stands twice
@@ -82,7 +85,7 @@ def coco_rows(place: Path, content: Any, root: str, questions: QuestionFiles) ->
     yield from rejected
     yield from asked.faults
     if asked:
-        yield from asked.without_image(set(listed), place)
+        yield from asked.without_image(given, place)
 
 
 def read_questions(files: QuestionFiles) -> Asked:

@@ -169,7 +169,15 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
             raise found
         prepared = prepare_image(found.image, rules)
     except Unusable as error:
-        return Record(row.number, row.source, error.reason, error.detail, num_captions_read=len(row.captions))
+        asked = row.facts.get("questions", ()) if isinstance(row.facts, dict) else ()
+        return Record(
+            row.number,
+            row.source,
+            error.reason,
+            error.detail,
+            num_captions_read=len(row.captions),
+            num_questions_read=len(asked),
+        )
     offset = out.tell()
     out.write(prepared.content)
     return Record(
@@ -189,6 +197,8 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
         num_captions_read=found.captions.num_read,
         num_captions_repeated=found.captions.num_repeated,
         num_captions_lost=len(found.captions.losses),
+        num_questions_read=len((found.facts or {}).get("questions", ()))
+        + sum(loss.reason == UNUSABLE_QUESTION for loss in found.losses),
         losses=found.captions.losses + found.losses,
     )
 
@@ -263,7 +273,7 @@ def _further_captions(row: Row, facts: dict[str, Any] | None) -> tuple[str | Pla
 
 def _object_at(place: Place, rules: FetchRules) -> dict[str, Any]:
     try:
-        said = lenient_json(fetch(place, rules, MAX_FACTS_BYTES))
+        said = lenient_json(fetch(place, rules, MAX_FACTS_BYTES), unique_names=True)
     except (Unusable, JsonError) as error:
         raise Unusable("broken .json", _why(error)) from error
     if not isinstance(said, dict):

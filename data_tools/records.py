@@ -28,6 +28,7 @@ class Record:
     num_captions_read: int = 0  # of the input, those left out among them
     num_captions_repeated: int = 0  # equal to an earlier one of the row
     num_captions_lost: int = 0  # rejected, though the row stays
+    num_questions_read: int = 0
     losses: tuple[Loss, ...] = ()  # captions and values left out though the row stays
 
     @property

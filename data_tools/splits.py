@@ -28,7 +28,7 @@ def karpathy_rows(
 ) -> Iterator[Row]:
     """One row per image of the wanted splits, with its sentences as written, and the questions asked about it.
 
-    Then the questions that cannot be used.
+    Then the questions that cannot be used; those about images of other splits are none of them.
     """
     images = entries_of(content, "images", place, ("split", "filename", "sentences"))
     asked = read_questions(questions)
@@ -40,11 +40,12 @@ def karpathy_rows(
         fault, detail = _image_fault(image, is_twice=number in twice)
         if fault:
             yield faulty(line, fault, detail)
-        elif image["split"] in splits:
+            continue
+        listed.add(id_of(image.get("cocoid")) or "")
+        if image["split"] in splits:
             name, folder = image.get("filename"), image.get("filepath")
             path = f"{folder}/{name}" if folder and isinstance(name, str) and name.strip() else name
             coco_id = image.get("cocoid")
-            listed.add(id_of(coco_id) or "")
             facts = ({} if coco_id is None else {"coco_id": coco_id}) | asked.facts(coco_id)
             yield named_row(line, path, root, _sentences(image.get("sentences")), facts)
     yield from asked.faults

@@ -54,7 +54,7 @@ def json_lines(place: Path) -> Iterator[JsonLine]:
             if not content.strip():
                 continue
             try:
-                yield JsonLine(number, lenient_json(content.decode(), max_bytes=MAX_JSON_BYTES))
+                yield JsonLine(number, lenient_json(content.decode(), max_bytes=MAX_JSON_BYTES, unique_names=True))
             except UnicodeDecodeError as error:
                 yield JsonLine(
                     number, None, NOT_UTF8, f"byte {error.start} of line {number} is 0x{line[error.start]:02x}"

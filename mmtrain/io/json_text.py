@@ -42,12 +42,15 @@ def strict_json(
     return value
 
 
-def lenient_json(content: bytes | bytearray | memoryview | str, *, max_bytes: int | None = None) -> Any:
+def lenient_json(
+    content: bytes | bytearray | memoryview | str, *, max_bytes: int | None = None, unique_names: bool = False
+) -> Any:
     """The value of a JSON text in which single values may be unfit, for `json_fault` to name; JsonError if no JSON.
 
-    For files of many records, where one bad value rejects its record and not the file.
+    For files of many records, where one bad value rejects its record and not the file. With `unique_names` JsonError
+    where an object has two values of one name, of which json.loads keeps the last.
     """
-    return _parsed(_decoded(content, max_bytes), _LENIENT)
+    return _parsed(_decoded(content, max_bytes), _UNIQUE if unique_names else _LENIENT)
 
 
 def json_fault(value: Any, *, max_depth: int = MAX_JSON_DEPTH, allow_nan: bool = False) -> str:
@@ -110,6 +113,14 @@ def _refuse(value: Any, max_depth: int, *, allow_nan: bool = False) -> None:
         raise JsonError(f"holds {fault}")
 
 
+def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise JsonError(f"holds the name {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
 def _no_constant(name: str) -> float:
     raise JsonError(f"holds {name}, which is no JSON")
 
@@ -127,3 +138,4 @@ def _name_of(number: float) -> str:
 
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 _LENIENT = json.JSONDecoder()
+_UNIQUE = json.JSONDecoder(object_pairs_hook=_with_unique_names)

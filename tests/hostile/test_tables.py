@@ -213,6 +213,7 @@ JSON_ROWS: dict[str, tuple[bytes | Any, str]] = {
     "list": ([1, 2], "not a JSON object"),
     "text": ("text", "not a JSON object"),
     "torn": (b'{"image": "1.png", "capt', "not a line of JSON"),
+    "two captions": (b'{"image": "1.png", "caption": "a", "caption": "b"}', "not a line of JSON"),
     "deep": (b'{"image": "1.png", "caption": "x", "a": ' + b"[" * 100_000, "not a line of JSON"),
     "Latin-1": (b'{"image": "1.png", "caption": "caf\xe9"}', NOT_UTF8),
     "a number of 5000 digits": (b'{"image": "1.png", "caption": "x", "n": ' + b"9" * 5000 + b"}", "not a line of JSON"),
@@ -780,3 +781,30 @@ def test_tables_with_changed_bytes_keep_their_sums_or_are_one_sentence(
         num_lines = sum(bool(line.strip()) for line in content.split(b"\n"))
         no_lines = ("not a line of captions", NOT_UTF8)
         assert built.statistics["captions"]["read"] + sum(why in no_lines for _, why in built.rejected) == num_lines
+
+
+def test_questions_of_rejected_images_are_counted(tmp_path: Path, pics: Path) -> None:
+    asked = {"image_id": 9, "question_id": 80, "question": "why?"}
+    files = vqa(tmp_path, asked, {"question_id": 80, "multiple_choice_answer": "so"})
+    built = Built(write(tmp_path, "c.json", coco([{"id": 9, "file_name": "gone.png"}], [])), pics, questions=(files,))
+    assert built.rejected == [("gone.png", "missing file")]
+    assert built.statistics["questions"] == {"read": 2, "written": 1, "rejected": 1, "repeated": 0}
+
+
+def test_questions_of_images_whose_id_stands_twice_are_named(tmp_path: Path, pics: Path) -> None:
+    images = [{"id": 9, "file_name": "2.png"}, {"id": 9, "file_name": "3.png"}]
+    asked = {"image_id": 9, "question_id": 80, "question": "why?"}
+    files = vqa(tmp_path, asked, {"question_id": 80, "multiple_choice_answer": "so"})
+    built = Built(write(tmp_path, "c.json", coco(images, [])), pics, questions=(files,))
+    assert built.rejected[-1] == ("question 80", "question without its image")
+
+
+@pytest.mark.parametrize("cocoid", [7, "7"])
+def test_questions_of_other_splits_are_no_rejected_rows(tmp_path: Path, pics: Path, cocoid: Any) -> None:
+    images = [{"filename": f"{n}.png", "cocoid": n, "split": split, "sentences": [{"raw": f"{n}"}]}
+              for n, split in ((0, "train"), (1, "test"))]  # fmt: skip
+    images[0]["cocoid"] = cocoid
+    files = vqa(tmp_path, {"image_id": 1, "question_id": 80, "question": "why?"},
+                {"question_id": 80, "multiple_choice_answer": "so"})  # fmt: skip
+    built = Built(write(tmp_path, "k.json", {"images": images}), pics, splits=("train",), questions=(files,))
+    assert [one["question"] for one in built.facts[0]["questions"]] == ["what?"] and built.rejected == []

@@ -7,8 +7,8 @@ from data_tools.records import Record
 from data_tools.rows import Loss
 
 KEPT = Record(0, "a.png", captions=("x", "y"), num_captions_read=4, num_captions_repeated=1, num_captions_lost=1,
-              losses=(Loss("caption is not text"),), facts={"questions": [{}, {}]})  # fmt: skip
-LEFT_OUT = Record(1, "b.png", "missing file", num_captions_read=1)
+              losses=(Loss("caption is not text"),), facts={"questions": [{}, {}]}, num_questions_read=2)  # fmt: skip
+LEFT_OUT = Record(1, "b.png", "missing file", num_captions_read=1, num_questions_read=3)
 
 
 def accounts(apart: bool = False) -> Accounts:
@@ -25,10 +25,11 @@ def test_rows_captions_questions_and_samples_add_up(apart: bool, samples: int) -
     assert found.record() == {
         "rows": {"read": 2, "written": 1, "rejected": 1, "repeated": 0},
         "captions": {"read": 5, "written": 2, "rejected": 2, "repeated": 1},
-        "questions": 2,
+        "questions": {"read": 5, "written": 2, "rejected": 3, "repeated": 0},
     }
     assert str(found) == (
-        "2 rows read = 1 kept + 1 rejected; 5 captions = 2 kept + 2 rejected + 1 repeated; 2 questions"
+        "2 rows read = 1 kept + 1 rejected; 5 captions = 2 kept + 2 rejected + 1 repeated; "
+        "5 questions = 2 kept + 3 rejected"
     )
     assert str(Accounts.of(found.record())) == str(found)
 

@@ -61,3 +61,9 @@ def test_only_strict_json_is_written() -> None:
     for bad in (float("nan"), [float("inf")], {"a": "\udce9"}, {1: 2}, b"bytes"):
         with pytest.raises(JsonError, match="holds"):
             strict_dumps(bad)
+
+
+def test_two_values_of_one_name_are_refused_where_asked() -> None:
+    assert lenient_json(b'{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(JsonError, match="holds the name 'a' twice"):
+        lenient_json(b'[{"b": {"a": 1, "a": 2}}]', unique_names=True)
