@@ -74,8 +74,8 @@ class DelimitedTable:
             first = self._lines.first
             if self._lines.ended or self._lines.number > first:
                 raise DataError(
-                    f"{self._place}, line {first}: a quote that opens there is not closed as a table's are (seen in "
-                    f"line {self._lines.number}: {error}); {WITHOUT_QUOTES}"
+                    f"{self._place}, line {first}: a quote that opens there is not closed (line "
+                    f"{self._lines.number}: {error}); {WITHOUT_QUOTES}"
                 ) from error
             return Record(f"line {first}", {}, NO_ROW, str(error))
 
