@@ -15,8 +15,8 @@ from mmtrain.io.console import PlainTable, print_table
 LEFT_SOME_OUT = 3  # exit code with --strict: the shards are written, but not every sample is in them
 INPUT_HELP = (
     "a .csv, .tsv, .jsonl or .parquet of paths or addresses with captions, a .parquet also of images; a folder of "
-    "images with .txt beside them or a metadata.csv, .jsonl or .parquet; a COCO captions .json, or one with splits; a .token; "
-    ".tar shards or a folder of them, also img2dataset's"
+    "images with .txt beside them or a metadata.csv, .jsonl or .parquet; a COCO captions .json, or with splits; a "
+    ".token; .tar shards or a folder of them, also img2dataset's"
 )
 
 
