@@ -42,3 +42,15 @@ class OptOutError(StorageError):
 
 class TooLargeError(StorageError):
     """More bytes than are allowed."""
+
+
+class ImageError(ValueError):
+    """These bytes are not an image that can be used; the message is one sentence."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason  # one of a few, to be counted
+        self.detail = detail  # of this file
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason

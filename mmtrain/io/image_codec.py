@@ -16,9 +16,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from mmtrain.io.errors import ImageError
+from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
+from mmtrain.io.image_modes import reason_of, to_rgb
 from mmtrain.io.jpeg import JPEG_START, read_metadata
 from mmtrain.io.orientation import SIDEWAYS, UPRIGHT, pillow_orientation, turn_upright
-from mmtrain.io.text import printable
 
 Content = bytes | memoryview
 Size = tuple[int, int]  # width, height in pixels
@@ -32,18 +34,6 @@ _NAMES = {"WEBP": "WebP"}
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 # Warnings of libjpeg about what stands around the coded data; those about the data itself mean made-up pixels.
 _HARMLESS = re.compile(r"extraneous bytes before marker|Invalid SOS parameters|JFIF revision|Adobe color transform")
-
-
-class ImageError(ValueError):
-    """These bytes are not an image that can be used; the message is one sentence."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason  # one of a few, to be counted
-        self.detail = detail  # of this file
-
-    def __str__(self) -> str:
-        return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
 class JpegHeader(NamedTuple):
@@ -153,11 +143,11 @@ def open_image(content: Content, formats: Sequence[str] = SHARD_FORMATS) -> Imag
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=formats)
     except Image.UnidentifiedImageError as error:
-        raise ImageError(f"not a {_listed(formats)} image", f"begins with {bytes(content[:8])!r}") from error
+        raise _unidentified(bytes(content[:HEAD_BYTES]), formats) from error
     except Image.DecompressionBombError as error:
         raise ImageError("too many pixels", f"at most {MAX_PIXELS} in all") from error
     except Exception as error:  # damaged headers end in whatever the parser stumbles over
-        raise ImageError("broken image", _words(error)) from error
+        raise ImageError("broken image", reason_of(error)) from error
     _check_num_pixels(image.size)
     return image
 
@@ -169,41 +159,12 @@ def load_image(image: Image.Image) -> Image.Image:
             warnings.simplefilter("ignore")
             image.load()
     except Exception as error:  # damaged pixels end in whatever the decoder stumbles over
-        raise ImageError("broken image", _words(error)) from error
+        raise ImageError("broken image", reason_of(error)) from error
     return image
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image in 8-bit RGB, on white where it is transparent; ImageError for modes without a stated range."""
-    try:
-        image = _in_8_bits(image)
-        if not image.has_transparency_data:
-            return image.convert("RGB")
-        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    except ImageError:
-        raise
-    except Exception as error:  # a palette or profile that cannot be applied
-        raise ImageError("broken image", _words(error)) from error
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray:
     return np.array(to_rgb(image))
-
-
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits by its upper 8; convert() would cut all levels above 255 to white instead."""
-    if image.mode == "F":
-        raise ImageError("unsupported pixels", "floating point, whose range no file states; wanted 8 or 16 bits")
-    if not image.mode.startswith("I"):
-        return image
-    levels_HW = np.asarray(image)
-    if levels_HW.size and (levels_HW.min() < 0 or levels_HW.max() > 0xFFFF):
-        raise ImageError("unsupported pixels", f"grey from {levels_HW.min()} to {levels_HW.max()}; wanted 8 or 16 bits")
-    grey = Image.fromarray((levels_HW >> 8).astype(np.uint8))
-    if isinstance(clear := image.info.get("transparency"), int):
-        grey.putalpha(Image.fromarray(np.where(levels_HW == clear, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def _undecoded_jpeg(image: Image.Image) -> bytes | None:
@@ -217,7 +178,7 @@ def _undecoded_jpeg(image: Image.Image) -> bytes | None:
         content = image.fp.read()
         image.fp.seek(position)
     except Exception as error:  # the file was closed
-        raise ImageError("broken image", _words(error)) from error
+        raise ImageError("broken image", reason_of(error)) from error
     return content
 
 
@@ -227,6 +188,13 @@ def _orientation_of_header(image: Image.Image, content: bytes) -> int:
             return UPRIGHT
         load_image(image)
     return pillow_orientation(image)
+
+
+def _unidentified(head: bytes, formats: Sequence[str]) -> ImageError:
+    kind = describe_bytes(head)
+    if kind in (f"a {_NAMES.get(name, name)} image" for name in formats):
+        return ImageError("broken image", "its header cannot be read")
+    return ImageError(f"not a {_listed(formats)} image", f"it is {kind}" if kind else f"begins with {head[:8]!r}")
 
 
 def _check_num_pixels(size: Size) -> None:
@@ -239,7 +207,3 @@ def _check_num_pixels(size: Size) -> None:
 def _listed(formats: Sequence[str]) -> str:
     names = [_NAMES.get(name, name) for name in formats]
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _words(error: Exception) -> str:
-    return printable(str(error)) or type(error).__name__

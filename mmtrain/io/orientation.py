@@ -17,7 +17,7 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations whose stored width is the height that is
 ORIENTATION_TAG = 0x0112
 EXIF_PREFIX = b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of TIFF fields
+_INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}  # types of TIFF fields, as Pillow takes them
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])(?![0-9])")
 _RAW_PROFILE_LINES = 3  # of ImageMagick's text chunks: an empty line, the name, the number of bytes
 

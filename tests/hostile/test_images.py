@@ -176,6 +176,18 @@ def test_other_documented_formats_are_for_files_alone(kind: str, tmp_path: Path)
         prepare_image(path.read_bytes(), ImageRules())
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "TIFF of tiff_lzw", "TIFF of tiff_deflate", "TIFF of jpeg"])
+def test_a_cut_file_of_another_format_is_refused(kind: str, share: float, tmp_path: Path) -> None:
+    name, _, compression = kind.partition(" of ")
+    written = io.BytesIO()
+    image = stored(1).quantize(64) if kind == "GIF" else stored(1)
+    image.save(written, name, **({"compression": compression} if compression else {}))
+    path = tmp_path / "picture.tif"
+    path.write_bytes(written.getvalue()[: int(len(written.getvalue()) * share)])
+    assert re.match(r"broken image \(|not a JPEG, PNG, WebP, BMP, GIF or TIFF image \(", str(opened(path)))
+
+
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "TIFF I;16", "TIFF I"])
 def test_grey_of_16_bits_is_scaled_in_every_mode(mode: str, tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE)
@@ -201,8 +213,9 @@ def test_pictures_of_rare_modes_are_seen(mode: str) -> None:
 
 @pytest.mark.parametrize("picture", [
     Image.new("F", (8, 8), 0.5), Image.fromarray(np.full((8, 8), 70_000, np.int32)),
-    Image.fromarray(np.full((8, 8), -1, np.int32)), Image.new("RGB", (0, 0)),
-], ids=["float", "beyond 16 bits", "below 0", "no pixels"])  # fmt: skip
+    Image.fromarray(np.full((8, 8), -1, np.int32)), Image.fromarray(np.full((8, 8), 200, np.int32)),
+    Image.new("RGB", (0, 0)),
+], ids=["float", "beyond 16 bits", "below 0", "of 8 bits in 32", "no pixels"])  # fmt: skip
 def test_pictures_without_a_stated_range_are_refused(picture: Image.Image, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unsupported pixels|broken image") as caught:
         VLBertImageProcessor(image_size=8)(picture)
