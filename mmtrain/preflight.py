@@ -2,10 +2,13 @@
 
 mmtrain preflight run --config configs/pretrain/base.yaml --world 64 key=value ...       says the run folder
 mmtrain preflight node --node NAME --nodes A,B,C --at A:29500 --ranks 8 --gpus 8 ...     on every node at once
+
+The environment variable PREFLIGHT_SECRET, the same on all nodes of a job, keeps others from taking part.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from mmtrain.io.arguments import Parser, at_least, natural, positive, whole
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import print_error
 
+SECRET_VARIABLE = "PREFLIGHT_SECRET"  # slurm/job.sh makes a new one for each job
 BAD_NODE = "bad node"  # begins the line that names one; slurm/pretrain.sh looks for it
 
 
@@ -79,20 +83,24 @@ def check_node(words: argparse.Namespace) -> int:
 
 def _as_host(words: argparse.Namespace, report: NodeReport) -> int:
     try:
-        host = Host(words.at, words.nodes[1:])
+        host = Host(words.at, words.nodes[1:], _secret())
     except OSError as fault:
         return _name({words.node: f"it cannot listen on port {words.at.port}: {fault.strerror}"})
     try:
         reports = {words.node: report}
-        for node, (faults, found) in host.welcome(words.patience).items():
-            reports[node] = NodeReport(node, tuple(faults), found)
+        for node, said in host.welcome(words.patience).items():
+            if (found := _report(node, said)) is not None:
+                reports[node] = found
         blame = judge_reports(words.nodes, reports, str(words.at))
         host.tell(not blame)
         if blame:
             return _name(blame)
         results = {words.node: _run_ranks(words)}
         for node, rows in host.hear_all(words.patience).items():
-            results[node] = [_result(row) for row in rows]
+            try:
+                results[node] = [_result(row) for row in rows]
+            except (KeyError, TypeError):
+                continue  # no result: it is missed
     finally:
         host.close()
     blame = judge_results(words.nodes, results)
@@ -104,7 +112,7 @@ def _as_host(words: argparse.Namespace, report: NodeReport) -> int:
 
 def _as_guest(words: argparse.Namespace, report: NodeReport) -> int:
     try:
-        line: Line = visit(words.at, words.node, [report.faults, report.versions], words.patience)
+        line: Line = visit(words.at, words.node, [report.faults, report.versions], words.patience, _secret())
         # The host looks at itself and may wait for others.
         if not line.hear(3 * words.patience):
             return ExitCode.REFUSED  # the host names who is bad
@@ -113,6 +121,10 @@ def _as_guest(words: argparse.Namespace, report: NodeReport) -> int:
         print_error("preflight", f"{words.node} lost {words.at}: {fault}")
         return ExitCode.REFUSED
     return 0
+
+
+def _secret() -> str:
+    return os.environ.get(SECRET_VARIABLE, "")
 
 
 def _run_ranks(words: argparse.Namespace) -> list[RankResult]:
@@ -142,6 +154,13 @@ def _answer(process: subprocess.Popen[str], rank: int, seconds: float) -> RankRe
         return RankResult(rank, None, (), is_alone=True)
     except (IndexError, ValueError):
         return RankResult(rank, f"its process ended with exit code {process.returncode}", (), is_alone=False)
+
+
+def _report(node: str, said: object) -> NodeReport | None:
+    """What a node said of itself; None where that is no report, as of somebody who only calls himself so."""
+    if not (isinstance(said, list) and len(said) == 2 and isinstance(said[0], list) and isinstance(said[1], dict)):
+        return None
+    return NodeReport(node, tuple(map(str, said[0])), {name: str(version) for name, version in said[1].items()})
 
 
 def _result(row: dict) -> RankResult:

@@ -21,7 +21,9 @@ meet() {  # name the nodes, and the place where they meet
     first_node=${JOB_NODES%%,*}
     RENDEZVOUS_HOST=$first_node$RENDEZVOUS_SUFFIX
     : "${RENDEZVOUS_PORT:=$((20000 + (SLURM_JOB_ID * 16 + restart * 2) % 10000))}"  # below the ports of clients
-    export MMTRAIN JOB_NODES RENDEZVOUS_HOST RENDEZVOUS_PORT
+    # What the nodes of this job sign by when they meet; in the environment only its owner reads it.
+    : "${PREFLIGHT_SECRET:=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+    export MMTRAIN JOB_NODES RENDEZVOUS_HOST RENDEZVOUS_PORT PREFLIGHT_SECRET
 }
 
 on_nodes() {  # srun options, --, what node.sh is to do: one task on each node

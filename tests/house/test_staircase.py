@@ -36,7 +36,7 @@ DOOR_KEEPERS = {  # by what is imported: the only files of mmtrain/ that may
     "yaml": ("config/*.py",),
     "data_tools": (),
 }
-ENVIRONMENT_KEEPERS = ("parallel/launch.py", "parallel/groups.py", "monitor/log.py")
+ENVIRONMENT_KEEPERS = ("preflight.py", "parallel/launch.py", "parallel/groups.py", "monitor/log.py")
 TORCH_FREE = (
     "mmtrain/io/*.py", "mmtrain/config/*.py", "mmtrain/planner/*.py", "mmtrain/scores/*.py", "mmtrain/records.py",
     "mmtrain/cli.py",
