@@ -44,8 +44,9 @@ def image_rows(folder: Path, entries: Sequence[Entry], columns: Columns) -> Iter
     `entries`: what `walk_files` has found below `folder`, sorted by path. What cannot be opened is named, never opened.
     An image that a metadata table names has its captions, and that of its text if there is one.
     """
-    texts = {entry.path.with_suffix(""): entry for entry in entries if is_text(entry.path.name)}
-    stems = {entry.path.with_suffix("") for entry in entries if is_image(entry.path.name)}
+    stems = [entry.path.with_suffix("") for entry in entries]
+    texts = {stem: entry for stem, entry in zip(stems, entries, strict=True) if is_text(entry.path.name)}
+    pictured = {stem for stem, entry in zip(stems, entries, strict=True) if is_image(entry.path.name)}
     named = set[Path]()
     for row in _metadata_rows(entries, columns, has_texts=bool(texts)):
         if isinstance(row.image, Path):
@@ -55,12 +56,13 @@ def image_rows(folder: Path, entries: Sequence[Entry], columns: Columns) -> Iter
             yield replace(row, captions=(*row.captions, text.path)) if text and text.kind == FILE else row
         else:
             yield row
-    for entry in entries:
-        source, stem = str(entry.path.relative_to(folder)), entry.path.with_suffix("")
-        if is_metadata(entry.path.name) or Path(os.path.normpath(entry.path)) in named:
+    prefix = len(str(folder / "x")) - 1
+    for stem, entry in zip(stems, entries, strict=True):
+        source = str(entry.path)[prefix:]
+        if is_metadata(entry.path.name) or (named and Path(os.path.normpath(entry.path)) in named):
             continue
         if is_text(entry.path.name):
-            if stem not in stems:
+            if stem not in pictured:
                 yield faulty(source, "missing image")
         elif entry.kind != FILE:
             yield faulty(source, "missing file", f"{source} is {entry.described()}")

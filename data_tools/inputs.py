@@ -149,13 +149,13 @@ def _folder_inputs(folder: Path) -> Iterator[Input]:
     images = [entry for entry in entries if not has_suffix(entry.path, TABLE_SUFFIXES)]
     others = [entry.path for entry in tables if not is_metadata(entry.path.name)]
     if any(is_image(entry.path.name) for entry in images):
-        if others and not any(is_text(entry.path.name) for entry in images):
+        metadata = [entry for entry in tables if is_metadata(entry.path.name)]
+        if others and not metadata and not any(is_text(entry.path.name) for entry in images):
             raise DataError(
                 f"{LABEL} is {shown(folder)}, a folder of images without texts; name the table beside them: "
                 f"{_few(others)}"
             )
         _say_unread(folder, others)
-        metadata = [entry for entry in tables if entry.path not in others]
         yield Input(Kind.IMAGES, (folder,), str(folder), entries=(*images, *metadata))
     elif tables:
         _refuse_several_kinds([entry.path for entry in tables], str(folder))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from mmtrain.io.errors import InputError
 
@@ -22,8 +23,7 @@ _KINDS = ((stat.S_ISREG, FILE), (stat.S_ISDIR, FOLDER), (stat.S_ISFIFO, "a FIFO"
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Something that exists, and what it is (of a link: what it leads to)."""
 
     path: Path
@@ -58,11 +58,12 @@ def kind_of_mode(mode: int) -> str:
     return next((kind for fits, kind in _KINDS if fits(mode)), ODD)
 
 
-def scan_folder(folder: Path) -> Iterator[Entry]:
-    """All entries of a folder in no order; only links and odd kinds cost a question of their own."""
+def scan_folder(folder: Path, fits: Callable[[str], bool] | None = None) -> Iterator[Entry]:
+    """The entries of a folder whose names fit, in no order; only links and odd kinds cost a question of their own."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            yield Entry(folder / entry.name, _kind_of(entry), entry.is_symlink())
+            if fits is None or fits(entry.name):
+                yield Entry(folder / entry.name, _kind_of(entry), entry.is_symlink())
 
 
 def list_folder(folder: Path, suffixes: Sequence[str], label: str) -> Listing:
@@ -77,13 +78,14 @@ def list_folder(folder: Path, suffixes: Sequence[str], label: str) -> Listing:
             if entry.name.startswith("."):
                 hidden += [entry.name] if fits else []
             elif (kind := _kind_of(entry)) == FILE:
-                files += [Entry(folder / entry.name, kind, entry.is_symlink())] if fits else []
+                if fits:
+                    files.append((entry.name, entry.is_symlink()))
             elif kind == FOLDER:
                 folders.append(folder / entry.name)
             elif fits:
                 Entry(folder / entry.name, kind).checked(label)
-    files.sort(key=lambda entry: entry.path)
-    return Listing(tuple(files), tuple(sorted(hidden)), tuple(sorted(folders)))
+    found = tuple(Entry(folder / name, FILE, is_link) for name, is_link in sorted(files))
+    return Listing(found, tuple(sorted(hidden)), tuple(sorted(folders)))
 
 
 def may_hold(folder: Path, suffixes: Sequence[str]) -> bool:

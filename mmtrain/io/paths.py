@@ -13,11 +13,11 @@ and a name of what is neither a file nor a folder (a FIFO would hang its reader)
 
 import errno
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from itertools import islice
+from fnmatch import translate
+from itertools import groupby, islice
 from pathlib import Path
 
 from braceexpand import UnbalancedBracesError, braceexpand
@@ -101,13 +101,13 @@ def identity(entry: Entry, folders: dict[str, str]) -> str:
     """The real path of a file, which tells two names of one file; `folders` remembers those of folders."""
     place, is_link = str(entry.path), entry.is_link
     while True:
-        folder, name = os.path.split(place)
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder or ".")
-        place = os.path.join(folders[folder], name)
+        folder, slash, name = place.rpartition("/")
+        if (real := folders.get(folder)) is None:
+            real = folders[folder] = os.path.realpath(folder or slash or ".").rstrip("/")
+        place = f"{real}/{name}"
         if not is_link:
             return place
-        place = os.path.join(folders[folder], os.readlink(place))
+        place = os.path.join(real or "/", os.readlink(place))
         is_link = os.path.islink(place)
 
 
@@ -154,8 +154,8 @@ def _matches(pattern: str, label: str) -> list[Entry]:
     """What a glob pattern matches, sorted by path; folders behind links are entered once."""
     anchor = "/" if pattern.startswith("/") else ""
     parts = [part for part in pattern.split("/") if part]
-    found = {entry.path: entry for entry in _match_parts(Path(anchor), parts, label)}
-    return [found[path] for path in sorted(found)]
+    found = sorted(_match_parts(Path(anchor), parts, label), key=lambda entry: entry.path)
+    return [next(same) for _, same in groupby(found, key=lambda entry: entry.path)]
 
 
 def _match_parts(base: Path, parts: list[str], label: str) -> Iterator[Entry]:
@@ -165,23 +165,19 @@ def _match_parts(base: Path, parts: list[str], label: str) -> Iterator[Entry]:
             for folder in walk_folders(base, label):
                 yield from _match_parts(folder, rest or ["*"], label)
             return
+        fits = re.compile(translate(part)).match
         with looked_at(base, label):
-            entries = [
-                entry for entry in scan_folder(base) if fnmatchcase(entry.path.name, part) and _may_match(entry, part)
-            ]
+            found = scan_folder(base, lambda name: (name[0] != "." or part[0] == ".") and fits(name) is not None)
+            entries = sorted(found, key=lambda entry: entry.path.name)
     else:
         path = base / part
-        found = _exact(str(path), label) if lexists(path) else None
-        entries = [found] if found else []
+        exact = _exact(str(path), label) if lexists(path) else None
+        entries = [exact] if exact else []
     for entry in entries:
         if not rest:
-            yield replace(entry, is_match=True)
+            yield Entry(entry.path, entry.kind, entry.is_link, is_match=True)
         elif entry.kind == FOLDER:
             yield from _match_parts(entry.path, rest, label)
-
-
-def _may_match(entry: Entry, part: str) -> bool:
-    return part.startswith(".") or not entry.path.name.startswith(".")
 
 
 def _missing(name: str, expanded: str, label: str) -> InputError:

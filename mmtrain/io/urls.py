@@ -113,7 +113,8 @@ def shown_name(place: str) -> str:
 
 def has_suffix(place: str | Path, suffixes: Sequence[str]) -> bool:
     """Whether the file name of a place ends in one of `suffixes` (lower case), in letters of any case."""
-    return file_name(str(place)).lower().endswith(tuple(suffixes))
+    name = place.name if isinstance(place, Path) else file_name(place)
+    return name.lower().endswith(tuple(suffixes))
 
 
 def add_suffix(url: str, suffix: str) -> str:
