@@ -21,7 +21,7 @@ from mmtrain.io.errors import InputError
 from mmtrain.io.folders import walk_files
 from mmtrain.io.paths import expand_url, resolve
 from mmtrain.io.urls import file_name, join_url, normalize_url, strip_query
-from tests.hostile.conftest import Ended
+from tests.hostile.conftest import Ended, Tiny
 
 Command = Callable[..., Ended]
 
@@ -94,6 +94,15 @@ def test_a_tar_of_any_name_is_that_tar(name: str, picture: bytes) -> None:
     os.chdir(folder)  # where no folder stands before it, a name may look like an option, an address or a command
     assert open_shards([f"./{name}.tar"], Access(DataConfig())).num_samples == 2
     assert open_shards(["*.tar"], Access(DataConfig())).num_samples == 2
+
+
+def test_a_run_trains_on_folders_of_any_name(tiny: Tiny, command: Command) -> None:
+    shutil.copytree(tiny.train, "s{a,b}")
+    shutil.copytree(tiny.heldout, "held [v2]")
+    words = ["--config", tiny.config, f"data.tokenizer={tiny.tokenizer}", "run_dir=run"]
+    ended = command("mmtrain", "pretrain", *words, "data.train=s{a,b}", "data.heldout=held [v2]/*.tar")
+    assert ended.code == 0, ended.err
+    one_sentence(command("mmtrain", "pretrain", *words[:3], "run_dir=x", "data.train=sa", "data.heldout=x"), "'s{a,b}'")
 
 
 BAD_NAMES = {
