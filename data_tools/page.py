@@ -5,12 +5,13 @@ import html
 import io
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from data_tools.pack import MANIFEST_NAME
-from data_tools.report import Tile, figures, tiles
+from data_tools.report import CaptionedImage, captioned_images, figures
 from data_tools.survey import Survey
 from mmtrain.data.index import DataError, read_manifest
 from mmtrain.io.atomic import atomic_write
@@ -33,7 +34,7 @@ svg text { font-size: 11px; fill: #555 }
 def write_page(out: Path, shards: Sequence[Path], survey: Survey, num_pictures: int) -> Path:
     """Write the report, whole or not at all; DataError where `out` does not end in .html."""
     check_page_name(out)
-    pictures = [tile for tile, _ in zip(tiles(shards), range(num_pictures), strict=False)]
+    pictures = islice(captioned_images(shards), num_pictures)
     sections = [
         f"<table>{''.join(_line(what, figure) for what, figure in figures(survey, len(shards)))}</table>",
         _left_out({shard.parent for shard in shards}),
@@ -119,10 +120,10 @@ def _line(what: str, figure: str) -> str:
     return f"<tr><th>{html.escape(what)}</th><td>{html.escape(figure)}</td></tr>"
 
 
-def _figure(tile: Tile) -> str:
-    small, written = tile.image.copy(), io.BytesIO()
+def _figure(shown: CaptionedImage) -> str:
+    small, written = Image.fromarray(shown.pixels_HWC), io.BytesIO()
     small.thumbnail((TILE_PIXELS, TILE_PIXELS), Image.Resampling.BICUBIC)
     small.save(written, "JPEG", quality=85)
     source = base64.b64encode(written.getvalue()).decode()
-    caption = html.escape(tile.caption[:400])
+    caption = html.escape(shown.caption[:400])
     return f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{caption}</figcaption></figure>'

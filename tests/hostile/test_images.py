@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_tools.images import ImageRules, prepare_image, upright_size
 from data_tools.left_out import Unusable
-from data_tools.report import tiles
+from data_tools.report import captioned_images
 from mmtrain.config.schema import DataConfig, MlmConfig, ModelConfig
 from mmtrain.data.heldout import HeldOut
 from mmtrain.data.images import check, decode
@@ -53,10 +53,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Seen]]
     found["processor"] = {name: _outcome(_processed, processor, str(path)) for name, path in path_of.items()}
     found["picture"] = {name: _outcome(_opened_by_user, processor, path) for name, path in path_of.items()}
     found["command"] = {name: _outcome(opened, path) for name, path in path_of.items()}
-    sheet = dict(zip(IMAGES, tiles([shard]), strict=True))
+    sheet = dict(zip(IMAGES, captioned_images([shard]), strict=True))
     found["sheet"] = {
-        name: np.asarray(tile.image) if tile.caption == caption_of(number) else tile.caption
-        for number, (name, tile) in enumerate(sheet.items())
+        name: one.pixels_HWC if one.caption == caption_of(number) else one.caption
+        for number, (name, one) in enumerate(sheet.items())
     }
     return found
 

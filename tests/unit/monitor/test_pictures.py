@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtrain.io.contact_sheet import Tile, draw_sheet, save_picture
 from mmtrain.monitor.log import RunLog
-from mmtrain.monitor.pictures import RIGHT, WRONG, ContactSheet, Tile, draw_sheet, save_picture
+from mmtrain.monitor.pictures import RIGHT, WRONG, ContactSheet, ShownResult
 from mmtrain.records import Shown
 
 
 def shown(number: int, *, is_right: bool, words: str = "a small red circle", size: tuple[int, int] = (16, 16)) -> Tile:
     image_CHW = np.full((3, *size), 40 * number, np.uint8)
-    return Tile(image_CHW, words, words + " above a blue star", is_right)
+    return ShownResult(image_CHW, words, words + " above a blue star", is_right).tile()
 
 
 def has_color(sheet_HWC: np.ndarray, color: tuple[int, int, int]) -> bool:
@@ -47,6 +48,11 @@ def test_an_endless_caption_does_not_push_the_sheet_apart() -> None:
     assert long == longer
 
 
+def test_a_thin_strip_is_shown() -> None:
+    sheet = draw_sheet([Tile(np.full((1, 60_000, 3), 80, np.uint8), [])], side_pixels=100)
+    assert has_color(sheet, (80, 80, 80))
+
+
 def test_a_saved_sheet_is_a_png_of_the_same_pixels(tmp_path: Path) -> None:
     sheet = draw_sheet([shown(1, is_right=True)])
     save_picture(sheet, tmp_path / "pictures" / "sheet.png")
@@ -61,5 +67,5 @@ def test_what_is_said_about_the_first_images_has_a_sheet_of_its_own(tmp_path: Pa
         sheet.draw_answers(1, [said, Shown(1, "beyond the pictures", "nothing", None)])
     found = np.asarray(Image.open(tmp_path / "answered.png"))
     assert has_color(found, WRONG) and has_color(found, (70, 70, 70)) and not has_color(found, RIGHT)
-    unknown = draw_sheet([Tile(np.zeros((3, 16, 16), np.uint8), "a truth", "words", None)])
+    unknown = draw_sheet([ShownResult(np.zeros((3, 16, 16), np.uint8), "a truth", "words", None).tile()])
     assert not has_color(unknown, WRONG) and not has_color(unknown, RIGHT)
