@@ -96,7 +96,11 @@ class HttpClient:
                 yield answer
             finally:
                 # What is left of an answer must not be taken for the next one.
-                answer.release_conn() if answer.length_remaining == 0 and not answer.chunked else answer.close()
+                if answer.length_remaining == 0 and not answer.chunked:
+                    answer.drain_conn()  # an answer without a body (HEAD, Content-Length: 0) ends by being read
+                    answer.release_conn()
+                else:
+                    answer.close()
         except LocationValueError as error:
             raise StorageError(f"no address: {error}") from error
         except (HTTPError, OSError) as error:
