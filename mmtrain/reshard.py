@@ -118,7 +118,7 @@ def _show(found: "Found", tensors: Sequence["Stored"]) -> None:
     }
     for what, fact in facts.items():
         print_result(f"{what + ':':<18}{fact}")
-    table = PlainTable("tensor", "shape", "type", "rectangles")
+    table = PlainTable("tensor", "shape", "type", "rectangles", overflow="fold")
     for tensor in weights:
         shape = " x ".join(map(str, tensor.shape)) or "one number"
         table.add_row(tensor.name, shape, str(tensor.dtype).removeprefix("torch."), str(tensor.num_rectangles))
