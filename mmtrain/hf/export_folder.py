@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from mmtrain.io.errors import InputError
 from mmtrain.io.file_kinds import describe_file
 from mmtrain.io.json_text import JsonError, strict_json
 from mmtrain.io.text import printable
+from mmtrain.io.utf8_paths import utf8_path
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 FOLDER_TOKENIZER = "tokenizer.json"  # of a run whose tokenizer was another model's
@@ -46,8 +48,8 @@ def load_export(folder: Path, kind: type[Model]) -> Model:
             f"{config.num_pieces}; bring back its own, or export it anew"
         )
     _check_generation(folder, config)
-    with _no_progress_bar():
-        return kind.from_pretrained(folder, use_safetensors=True).eval()
+    with _no_progress_bar(), utf8_path(folder) as place:
+        return kind.from_pretrained(place, use_safetensors=True).eval()
 
 
 def read_config(folder: Path) -> VLBertConfig:
@@ -90,7 +92,7 @@ def tensors_in(folder: Path) -> Tensors:
     for file in (folder / name for name in names):
         check_file(file)
         try:
-            with safe_open(file, "pt") as weights:
+            with utf8_path(file) as path, safe_open(path, "pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 (no mapping)
                     part = weights.get_slice(name)
                     found[name] = file, tuple(part.get_shape()), part.get_dtype()
@@ -108,7 +110,9 @@ def load_processor(folder: Path) -> VLBertProcessor:
             read_json(folder / name)
     if file.name == TOKENIZER_FILE:
         _parsed(file, lambda: VLBertTokenizer(str(file)))
-    return _parsed(folder / PROCESSOR_FILE, lambda: VLBertProcessor.from_pretrained(folder), f" or {TOKENIZER_CONFIG}")
+    with utf8_path(folder) as place:
+        read = partial(VLBertProcessor.from_pretrained, place)
+        return _parsed(folder / PROCESSOR_FILE, read, f" or {TOKENIZER_CONFIG}")
 
 
 def tokenizer_file(folder: Path) -> Path:

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from mmtrain.io.utf8_paths import utf8_path
+
 WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_FILE_BYTES = 5 * 10**9  # a larger model is spread over files, as Hugging Face's own are
 TYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -91,7 +93,7 @@ class WeightFolder:
         if (folder / INDEX_FILE).exists():
             places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
         else:
-            with safe_open(folder / WHOLE_FILE, "pt") as file:
+            with utf8_path(folder / WHOLE_FILE) as path, safe_open(path, "pt") as file:
                 places = dict.fromkeys(file.keys(), WHOLE_FILE)
         self.folder, self._places = folder, places
 
@@ -103,12 +105,12 @@ class WeightFolder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Whole shape of a tensor."""
-        with safe_open(self.folder / self._places[name], "pt") as file:
+        with utf8_path(self.folder / self._places[name]) as path, safe_open(path, "pt") as file:
             return tuple(file.get_slice(name).get_shape())
 
     def read(self, name: str, index: Sequence[slice] | None = None) -> torch.Tensor:
         """A tensor, or the rectangle `index` of it; no more is read than that."""
-        with safe_open(self.folder / self._places[name], "pt") as file:
+        with utf8_path(self.folder / self._places[name]) as path, safe_open(path, "pt") as file:
             return file.get_tensor(name) if index is None else file.get_slice(name)[tuple(index)]
 
 

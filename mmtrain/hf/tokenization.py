@@ -9,6 +9,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.io.control_tokens import treat_control_tokens_as_text
+from mmtrain.io.utf8_paths import utf8_path
 
 TOKENIZER_FILE = "tokenizer.model"
 OUR_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -26,7 +27,9 @@ class VLBertTokenizer(SentencePieceBackend):
         special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
         kwargs.pop("special_tokens_pattern", None)
         settings = special | kwargs | {"split_special_tokens": True}
-        super().__init__(vocab_file=vocab_file, special_tokens_pattern="cls_sep", **settings)
+        with utf8_path(vocab_file) as path:
+            super().__init__(vocab_file=str(path), special_tokens_pattern="cls_sep", **settings)
+        self.vocab_file = vocab_file  # which is copied where the tokenizer is saved
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
         """The pieces of a text; what is unknown is [UNK], where its own signs could be the name of a control token."""
@@ -42,7 +45,8 @@ def tokenizer_of_folder(folder: Path, config: VLBertConfig) -> PreTrainedTokeniz
 
     The ids of the five special pieces are the config's; those behind the folder's own vocabulary are new.
     """
-    model = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with utf8_path(folder / "tokenizer.json") as path:
+        model = tokenizers.Tokenizer.from_file(str(path))
     roles = {
         "pad_token": (config.pad_token_id, "[PAD]"),
         "unk_token": (config.unk_token_id, "[UNK]"),
