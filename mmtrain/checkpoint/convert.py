@@ -1,7 +1,9 @@
 """What a checkpoint holds, told without reading its tensors, and the same checkpoint written anew in another form."""
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mmtrain.checkpoint.load import Found, checked, find_or_refuse, load_tensors
 from mmtrain.checkpoint.manifest import versions_here
 from mmtrain.checkpoint.planners import RectanglesOut
 from mmtrain.checkpoint.write import agree_on_rectangles, commit, write_planned
+from mmtrain.io.command import naming
 from mmtrain.parallel.slices import Slice
 
 
@@ -77,11 +80,26 @@ def convert(source: Found, checkpoints: Path, *, weights_only: bool, dtype: torc
     if table is None:
         raise CheckpointError("a checkpoint is converted in one process; start it without a launcher")
     partial = partial_of(folder)
-    partial.mkdir(parents=True, exist_ok=True)
-    written = write_planned(partial, planner, rank=0)
-    # The layout stays that of the run: what depended on it did so in its steps, not in who wrote this.
-    commit(folder, replace(source.manifest, versions=versions_here()), table, [written])
+    with _removed_on_error(partial), naming(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        written = write_planned(partial, planner, rank=0)
+        # The layout stays that of the run: what depended on it did so in its steps, not in who wrote this.
+        commit(folder, replace(source.manifest, versions=versions_here()), table, [written])
     return folder
+
+
+@contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    """Remove `folder`, and those above it that were not there before, where the block raises."""
+    made = [above for above in (folder.parent, folder.parent.parent) if not above.exists()]
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process has put something there since
+            for above in made:
+                above.rmdir()
+        raise
 
 
 class _Reread(RectanglesOut):

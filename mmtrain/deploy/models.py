@@ -9,7 +9,6 @@ import torch
 from mmtrain.deploy.export import export_run
 from mmtrain.hf.export_folder import CONFIG, load_export
 from mmtrain.hf.generating import WithProcessor
-from mmtrain.io.command import describe_os_error
 from mmtrain.io.errors import InputError
 
 Model = TypeVar("Model", bound=WithProcessor)
@@ -32,7 +31,7 @@ def load_model(folder: Path, kind: type[Model]) -> Model:
             if not str(error.filename or temporary).startswith(temporary):
                 raise
             raise InputError(
-                f"{folder} cannot be opened: its weights find no place in {temporary} ({describe_os_error(error)}); "
+                f"{folder} cannot be opened: its weights find no place in {temporary} ({error.strerror or error}); "
                 f"set TMPDIR to a folder with room, or write an export once: mmtrain export {folder}"
             ) from error
         return load_export(export, kind)

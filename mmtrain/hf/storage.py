@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from mmtrain.io.command import naming
 from mmtrain.io.utf8_paths import utf8_path
 
 WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -39,7 +40,7 @@ def write_weights(
     """Write every tensor of `shapes` as `tensor_of(name)` gives it, one after another; returns the bytes of all."""
     files = _share_out(folder, shapes, dtype, max_file_bytes)
     for file in files:
-        with file.path.open("wb") as out:
+        with naming(file.path), file.path.open("wb") as out:
             out.write(_header({name: shapes[name] for name in file.names}, dtype))
             for name in file.names:
                 tensor = tensor_of(name).to(dtype).contiguous()

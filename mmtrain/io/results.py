@@ -8,9 +8,9 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-from mmtrain.io.atomic import publish, temporary_name
+from mmtrain.io.atomic import FILE_MODE, publish, temporary_name
 from mmtrain.io.command import naming
 from mmtrain.io.console import print_error
 from mmtrain.io.errors import InputError
@@ -29,14 +29,23 @@ class ResultFile:
         self.path = path
         self._is_special, self._replaces = _check(path, flag, overwrite=overwrite)
         self._written_to = path
-        self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
+        self._num_bytes = 0  # of whole lines
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append `row` as a line, handed to the system."""
+        """Append `row` as a line, handed to the system whole or not at all."""
+        line = json.dumps(row).encode() + b"\n"
         with naming(self.path):
-            file = self._opened()
-            file.write(json.dumps(row).encode() + b"\n")
-            file.flush()
+            descriptor = self._opened()
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            except OSError:
+                if not self._is_special:
+                    os.ftruncate(descriptor, self._num_bytes)
+                raise
+        self._num_bytes += len(line)
 
     def __enter__(self) -> Self:
         return self
@@ -48,25 +57,28 @@ class ResultFile:
             self._abandon()
             return
         with naming(self.path):
-            file = self._opened()  # no result is an empty file
+            descriptor = self._opened()  # no result is an empty file
             if not self._is_special:
-                os.fsync(file.fileno())
-            file.close()
+                os.fsync(descriptor)
+            os.close(descriptor)
             if self._written_to != self.path:
                 publish(self._written_to, Path(os.path.realpath(self.path)))
 
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
+    def _opened(self) -> int:
+        if self._descriptor is None:
             if self._replaces:
                 self._written_to = temporary_name(Path(os.path.realpath(self.path)))
-            self._file = self._written_to.open("wb" if self._is_special else "xb")
-        return self._file
+            how = 0 if self._is_special else os.O_CREAT | os.O_EXCL
+            self._descriptor = os.open(self._written_to, os.O_WRONLY | os.O_CLOEXEC | how, FILE_MODE)
+        return self._descriptor
 
     def _abandon(self) -> None:
-        if self._file is None:
+        if self._descriptor is None:
             return
-        self._file.close()
-        if self._written_to != self.path:
+        os.close(self._descriptor)
+        if not self._num_bytes and not self._is_special:
+            self._written_to.unlink()
+        elif self._written_to != self.path:
             print_error("mmtrain", f"{self.path} stays as it was; the results so far are in {self._written_to}")
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.command import naming
 from mmtrain.io.console import print_log
 from mmtrain.io.json_text import JsonError, lenient_json
 
@@ -43,8 +44,9 @@ class RunLog:
         if self._lines is None:
             return
         row = {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
-        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
-        self._lines.flush()
+        with naming(self.run_dir / LINES):
+            self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+            self._lines.flush()
         group = f"eval_{row['eval']}" if "eval" in row else "train"
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
@@ -84,7 +86,8 @@ class RunLog:
     def close(self) -> None:
         """Flush and let go of the files; the log takes no more rows."""
         if self._lines is not None:
-            self._lines.close()
+            with naming(self.run_dir / LINES):
+                self._lines.close()
         if self._board is not None:
             self._board.close()
         self._lines = self._board = None

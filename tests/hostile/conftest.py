@@ -137,6 +137,10 @@ def _process_as_before() -> Iterator[None]:
     try:
         yield
     finally:
+        if torch.distributed.is_initialized():  # a run that was refused amid its work
+            from mmtrain.parallel.groups import stop
+
+            stop()
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items():
