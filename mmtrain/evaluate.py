@@ -34,7 +34,7 @@ LOG = logging.getLogger("mmtrain.evaluate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be scored as asked."""
-    return run_command(partial(_evaluate, argv), "mmtrain")
+    return run_command(partial(_evaluate, argv), "mmtrain", needs_stdout=False)
 
 
 def _evaluate(argv: Sequence[str] | None) -> int:

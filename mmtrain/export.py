@@ -18,7 +18,7 @@ from mmtrain.parallel.launch import hush_expected_warnings
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one clear message when the run cannot be exported as asked."""
-    return run_command(lambda: export(_parser().parse_args(argv)), "mmtrain")
+    return run_command(lambda: export(_parser().parse_args(argv)), "mmtrain", needs_stdout=False)
 
 
 def _parser() -> Parser:

@@ -66,7 +66,7 @@ def begin(
     work: Callable[[argparse.Namespace, Launch, Signals], int],
 ) -> int:
     """The exit code of `work` with what `parser` reads off the command line; of a refusal only the message is shown."""
-    return run_command(lambda: _begin(parser.parse_intermixed_args(argv), work), "mmtrain")
+    return run_command(lambda: _begin(parser.parse_intermixed_args(argv), work), "mmtrain", needs_stdout=False)
 
 
 def _begin(words: argparse.Namespace, work: Callable[[argparse.Namespace, Launch, Signals], int]) -> int:

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from mmtrain.io.command import ExitCode
 from mmtrain.io.console import print_error
+from mmtrain.io.text import printable
+from mmtrain.io.utf8_paths import is_utf8
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MAX_COUNT = 2**63 - 1  # of what is counted, and of a seed
@@ -109,6 +111,8 @@ def words(text: str) -> str:
     """Text that is not empty, without blanks around it."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; wanted some words")
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"'{printable(text)}' is not UTF-8 text")
     return text.strip()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from mmtrain.io.console import STDOUT, print_error, silence_stdout
+from mmtrain.io.console import STDOUT, best_effort_output, open_standard_streams, print_error, silence
 from mmtrain.io.errors import InputError
 
 MAX_NAME = 80  # characters of a name in a sentence
@@ -24,27 +24,30 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # 128 + SIGINT
 
 
-def run_command(work: Callable[[], int], program: str, *, interrupted: str = "interrupted") -> int:
+def run_command(
+    work: Callable[[], int], program: str, *, interrupted: str = "interrupted", needs_stdout: bool = True
+) -> int:
     """The exit code of `work` in a program of one process.
 
     InputError and OSError become one message on stderr and REFUSED, an interrupt the sentence `interrupted` and
-    INTERRUPTED. A reader of standard output that went away (a closed pipe) ends the command quietly. All else keeps its
-    traceback.
+    INTERRUPTED. A reader of standard output that went away (a closed pipe) ends the command quietly; without
+    `needs_stdout` whatever becomes of it ends nothing, as ever with standard error. All else keeps its traceback.
     """
-    _open_standard_streams()
-    try:
-        return _run_and_flush(work)
-    except InputError as error:
-        return refuse(program, str(error))
-    except OSError as error:
-        if error.filename in (None, STDOUT) and _stdout_is_gone(error):
-            silence_stdout()
-            if isinstance(error, BrokenPipeError):
-                return ExitCode.DONE
-        return refuse(program, describe_os_error(error))
-    except KeyboardInterrupt:
-        print_error(program, interrupted)
-        return ExitCode.INTERRUPTED
+    open_standard_streams()
+    with best_effort_output(stdout=not needs_stdout):
+        try:
+            return _run_and_flush(work)
+        except InputError as error:
+            return refuse(program, str(error))
+        except OSError as error:
+            if error.filename in (None, STDOUT) and _stdout_is_gone(error):
+                silence(sys.stdout)
+                if isinstance(error, BrokenPipeError):
+                    return ExitCode.DONE
+            return refuse(program, describe_os_error(error))
+        except KeyboardInterrupt:
+            print_error(program, interrupted)
+            return ExitCode.INTERRUPTED
 
 
 def refuse(program: str, message: str) -> int:
@@ -79,31 +82,17 @@ def _run_and_flush(work: Callable[[], int]) -> int:
     try:
         code = work()
     except SystemExit:  # argparse, after --help or a wrong argument
-        _flush()
-        raise
-    _flush()
-    return code
-
-
-def _flush() -> None:
-    if sys.stdout is not None:
         sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
 
 
 def _stdout_is_gone(error: OSError) -> bool:
     if error.filename == STDOUT or isinstance(error, BrokenPipeError):
         return True
     try:
-        _flush()
+        sys.stdout.flush()
     except OSError:
         return True
     return False
-
-
-def _open_standard_streams() -> None:
-    """Take descriptors 0 to 2 where they are closed: the next file that is opened would become standard output."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -79,7 +79,7 @@ class PlainTable(Table):
 
 def plain_console(*, stderr: bool = False) -> Console:
     """A rich console that takes no text for markup, emoji codes or syntax."""
-    file = _BestEffort(sys.stderr) if stderr else None
+    file = BestEffortStream(sys.stderr) if stderr else None
     return Console(file=file, markup=False, emoji=False, highlight=False)
 
 
@@ -88,15 +88,15 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error where that is a terminal; what it gives is called for each of `total` that is done."""
     console = plain_console(stderr=True)
     # rich would send standard output to the bar's console, also where it is a file or a pipe.
-    redirects = sys.stdout is not None and sys.stdout.isatty()
+    redirects = sys.stdout.isatty()
     bar = Progress(console=console, disable=not console.is_terminal, redirect_stdout=redirects)
     task = bar.add_task(what, total=total)
     with bar:
         yield lambda: bar.advance(task)
 
 
-class _BestEffort:
-    """A stream that may go away, as a terminal does: what it cannot take is dropped."""
+class BestEffortStream:
+    """A text stream that may go away, as a terminal or a full disk does: what it cannot take is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -106,37 +106,61 @@ class _BestEffort:
 
     def write(self, text: str) -> int:
         """Write what can be written."""
-        with suppress(OSError):
+        try:
             self._stream.write(_encodable(text, self._stream))
+        except OSError:
+            silence(self._stream)
         return len(text)
 
     def flush(self) -> None:
         """Flush what can be flushed."""
-        with suppress(OSError):
+        try:
             self._stream.flush()
+        except OSError:
+            silence(self._stream)
+
+
+@contextmanager
+def best_effort_output(*, stdout: bool) -> Iterator[None]:
+    """Standard error, and with `stdout` standard output too, as streams that may go away while the block runs."""
+    with ExitStack() as streams:
+        if not isinstance(sys.stderr, BestEffortStream):
+            streams.enter_context(redirect_stderr(BestEffortStream(sys.stderr)))
+        if stdout and not isinstance(sys.stdout, BestEffortStream):
+            streams.enter_context(redirect_stdout(BestEffortStream(sys.stdout)))
+        yield
+
+
+def open_standard_streams() -> None:
+    """Give streams that were closed from the start to the null device: the next file opened would take their place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def go_on_without_stdout(error: OSError) -> None:
     """Send what is still printed nowhere, and say why once; not where only the reader of a pipe has gone."""
-    silence_stdout()
+    silence(sys.stdout)
     if not isinstance(error, BrokenPipeError):
-        print_error("mmtrain", f"{STDOUT} cannot be written ({error.strerror or error}); the work goes on without it")
+        print_log(f"{STDOUT} cannot be written ({error.strerror or error}); the work goes on without it")
 
 
-def silence_stdout() -> None:
-    """Point standard output to the null device: the interpreter writes what is buffered when it exits."""
+def silence(stream: TextIO) -> None:
+    """Point a stream to the null device, where what is buffered goes when the interpreter exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    except (io.UnsupportedOperation, AttributeError):  # no file of the system: a test's, or closed from the start
+        os.dup2(nowhere, stream.fileno())
+    except io.UnsupportedOperation:  # no file of the system, as in tests
         pass
     finally:
         os.close(nowhere)
 
 
 def _write_stdout(text: str) -> None:
-    if sys.stdout is None:  # closed by whoever started the program
-        return
     try:
         sys.stdout.write(_encodable(text, sys.stdout))
         sys.stdout.flush()
@@ -146,13 +170,9 @@ def _write_stdout(text: str) -> None:
 
 
 def _write_stderr(text: str) -> None:
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.write(_encodable(text, sys.stderr))
-        sys.stderr.flush()
-    except OSError:
-        return  # nobody is left to be told
+    stream = BestEffortStream(sys.stderr)
+    stream.write(text)
+    stream.flush()
 
 
 def _encodable(text: str, file: TextIO) -> str:
