@@ -10,6 +10,7 @@ tab separated fields stays one. Nothing is read as markup.
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -38,8 +39,12 @@ def print_report(*fields: str) -> None:
 
 
 def print_error(program: str, message: str) -> None:
-    """`PROGRAM: message` on standard error, line by line; a standard error that is gone is no further error."""
-    print_log(f"{program}: {message}")
+    """`PROGRAM: message` on standard error; a standard error that is gone is no further error.
+
+    The lines of a list, which are indented, stay lines; any other line end is one of a name and becomes an escape.
+    """
+    lines = re.split(r"\n(?=  )", f"{program}: {message}")
+    _write_stderr("".join(f"{printable(line)}\n" for line in lines))
 
 
 def print_log(text: str) -> None:
