@@ -68,6 +68,8 @@ def test_turned_pixels_are_those_of_pillow(orientation: int):
     image = noise()
     image.getexif()[0x0112] = orientation
     turned = turn_upright(np.asarray(image), orientation)
+    padded = turn_upright(np.asarray(image.convert("RGBA")), orientation)
+    assert np.array_equal(padded[:, :, :3], turned) and padded.flags.c_contiguous
     assert turned.flags.c_contiguous and np.array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
 
 
