@@ -83,7 +83,10 @@ def file_lock(path: Path, *, shared: bool = False, timeout_seconds: float | None
             fcntl.flock(descriptor, kind)
         else:
             _poll_lock(descriptor, kind, path, time.monotonic() + timeout_seconds)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process forked meanwhile has the same open file
     finally:
         os.close(descriptor)
 
@@ -94,7 +97,10 @@ def byte_lock(path: Path, byte: int) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-        yield
+        try:
+            yield
+        finally:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
     finally:
         os.close(descriptor)
 
