@@ -1,7 +1,6 @@
 """Reads, checks and shrinks the images of one chunk of rows, and cleans their captions; runs in a worker process."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from data_tools.fetch import MAX_FILE_BYTES, FetchRules, fetch
 from data_tools.images import ImageRules, prepare_image
 from data_tools.left_out import Unusable
+from data_tools.metadata import object_at, read_facts, reason_of
 from data_tools.records import Record
 from data_tools.rows import (
     NOT_TEXT,
@@ -26,17 +26,9 @@ from data_tools.rows import (
 )
 from data_tools.texts import CaptionRules, check_caption, clean_text
 from data_tools.workshop import Workshop
-from mmtrain.data.question_schema import parse_questions
-from mmtrain.io.json_text import MAX_JSON_BYTES, MAX_JSON_DEPTH, JsonError, json_fault, lenient_json
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption, wherever it comes from; `mmdata verify` has the same limit
-MAX_FACTS_BYTES = MAX_JSON_BYTES  # of a .json
 NO_CAPTION = "missing caption"
-NO_VALUE = "value is no JSON"
-# What `mmdata build` derives or writes itself; a set of other make has it kept under "input_NAME".
-DERIVED = ("image_id", "caption_id", "size")
-WRITTEN = ("source", "original_size")
-OWN_ID = re.compile("[0-9a-f]{16}")
 WAITING_PER_THREAD = 4
 
 
@@ -135,7 +127,7 @@ def _gather(row: Row, how: Preparation) -> Gathered | Unusable:
         if row.fault:
             raise Unusable(row.fault, row.detail)
         losses = list(row.losses)
-        facts = _facts(row, how.fetch, losses)
+        facts = read_facts(row, how.fetch, losses)
         captions = _captions(row, facts, how)
         if row.image is None:
             raise Unusable("missing image")
@@ -218,50 +210,14 @@ def _clean(text: str) -> str:
 
 def _text_at(place: Place, rules: FetchRules) -> str:
     if isinstance(place, Inside) and place.field:
-        said = _object_at(place, rules).get(place.field)
+        said = object_at(place, rules).get(place.field)
         if said is not None and not isinstance(said, str):
             raise Unusable(NOT_TEXT, f"{place.field!r} of the .json is {type_name(said)}")
         return said or ""
     try:
         return fetch(place, rules, MAX_TEXT_BYTES).decode("utf-8-sig")
     except (Unusable, UnicodeDecodeError) as error:
-        raise Unusable("caption cannot be read", _why(error)) from error
-
-
-def _facts(row: Row, rules: FetchRules, losses: list[Loss]) -> dict[str, Any] | None:
-    """What goes on into the sample's .json; what cannot is added to `losses`."""
-    said = row.facts if row.facts is None or isinstance(row.facts, dict) else _object_at(row.facts, rules)
-    if not said:
-        return None
-    facts = _cleaned(said, "", losses)
-    if not isinstance(row.facts, dict):
-        facts = _renamed(facts)
-    if "questions" in facts:
-        facts["questions"] = _sound_questions(facts.pop("questions"), losses)
-        if not facts["questions"]:
-            del facts["questions"]
-    return facts
-
-
-def _renamed(facts: dict[str, Any]) -> dict[str, Any]:
-    """The .json of a sample without what is derived anew; values of other makers' under such a name get another."""
-    ids = [facts[name] for name in ("image_id", "caption_id") if name in facts]
-    if ids and all(isinstance(one, str) and OWN_ID.fullmatch(one) for one in ids):
-        return {name: value for name, value in facts.items() if name not in DERIVED}
-    return {f"input_{name}" if name in DERIVED + WRITTEN else name: value for name, value in facts.items()}
-
-
-def _sound_questions(asked: Any, losses: list[Loss]) -> list[Any]:
-    if not isinstance(asked, list):
-        losses.append(Loss(UNUSABLE_QUESTION, f"questions: {type_name(asked)}"))
-        return []
-    sound = []
-    for number, one in enumerate(asked):
-        faults: list[str] = []
-        if parse_questions({"questions": [one]}, strict=False, faults=faults):
-            sound.append(one)
-        losses += [Loss(UNUSABLE_QUESTION, f"question {number}: {fault}") for fault in faults]
-    return sound
+        raise Unusable("caption cannot be read", reason_of(error)) from error
 
 
 def _further_captions(row: Row, facts: dict[str, Any] | None) -> tuple[str | Place | Loss, ...]:
@@ -269,38 +225,3 @@ def _further_captions(row: Row, facts: dict[str, Any] | None) -> tuple[str | Pla
     if not facts or not isinstance(row.facts, Inside):
         return ()
     return as_captions(facts.pop("captions", None), "captions of the .json")
-
-
-def _object_at(place: Place, rules: FetchRules) -> dict[str, Any]:
-    try:
-        said = lenient_json(fetch(place, rules, MAX_FACTS_BYTES), unique_names=True)
-    except (Unusable, JsonError) as error:
-        raise Unusable("broken .json", _why(error)) from error
-    if not isinstance(said, dict):
-        raise Unusable("broken .json", "not an object")
-    return said
-
-
-def _cleaned(said: Any, place: str, losses: list[Loss], depth: int = 0) -> Any:
-    """Texts without control signs; null where JSON cannot hold a value: NaN, infinity, half an emoji."""
-    if isinstance(said, list | dict) and depth >= MAX_JSON_DEPTH:
-        raise Unusable("broken .json", f"more than {MAX_JSON_DEPTH} levels deep")
-    if isinstance(said, list):
-        return [_cleaned(one, f"{place}[{number}]", losses, depth + 1) for number, one in enumerate(said)]
-    if isinstance(said, dict):
-        found: dict[str, Any] = {}
-        for name, one in said.items():
-            clean = clean_text(name)
-            if json_fault(name) or clean in found:
-                losses.append(Loss(NO_VALUE, f"the name {ascii(name)[1:-1]}{' at ' * bool(place)}{place}"))
-            else:
-                found[clean] = _cleaned(one, f"{place}.{clean}".lstrip("."), losses, depth + 1)
-        return found
-    if fault := json_fault(said):
-        losses.append(Loss(NO_VALUE, f"{place}: {fault.removesuffix(' at the top')}"))
-        return None
-    return clean_text(said) if isinstance(said, str) else said
-
-
-def _why(error: Exception) -> str:
-    return ": ".join(part for part in error.args if part) if isinstance(error, Unusable) else str(error)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from data_tools.answers import asked_in
-from data_tools.prepare import MAX_FACTS_BYTES
+from data_tools.metadata import MAX_FACTS_BYTES
 from mmtrain.data.index import Fault, Part, ShardIndex, read_part
 from mmtrain.data.sidecar import PREFERRED
 from mmtrain.io.json_text import JsonError, strict_json

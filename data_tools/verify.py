@@ -10,9 +10,10 @@ from data_tools.duplicates import SeenImages
 from data_tools.fetch import MAX_FILE_BYTES
 from data_tools.images import ImageRules, image_extension, prepare_image
 from data_tools.left_out import Unusable
+from data_tools.metadata import MAX_FACTS_BYTES
 from data_tools.pack import MANIFEST_NAME
 from data_tools.parallel import run_in_order
-from data_tools.prepare import MAX_FACTS_BYTES, MAX_TEXT_BYTES
+from data_tools.prepare import MAX_TEXT_BYTES
 from data_tools.progress import Progress
 from data_tools.selection import CutRules
 from data_tools.structure import caption_fault, explained_keys, layout_faults

@@ -288,6 +288,8 @@ def test_a_kept_column_of_a_reserved_name_is_refused(
 FOREIGN: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "ids of theirs": ({"image_id": 42, "caption_id": "c", "size": "big"},
                       {"input_image_id": 42, "input_caption_id": "c", "input_size": "big"}, ["text"]),
+    "an id of theirs like ours": ({"image_id": "0123456789abcdef"}, {"input_image_id": "0123456789abcdef"}, ["text"]),
+    "an id of 16 digits": ({"image_id": 1234567890123456}, {"input_image_id": 1234567890123456}, ["text"]),
     "a source of theirs": ({"source": "cc3m"}, {"input_source": "cc3m"}, ["text"]),
     "captions": ({"captions": ["text", "more"]}, {}, ["text", "more"]),
     "captions that are text": ({"captions": "more"}, {}, ["text", "more"]),
