@@ -1,6 +1,7 @@
 """Find a checkpoint that is whole, and read any rectangles of it."""
 
 import logging
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -119,7 +120,16 @@ def _fault_of(work: Callable[[], None]) -> str:
     try:
         work()
     except checkpoint.CheckpointException as failed:
-        return "; ".join(sorted({str(reason) for reason, _ in failed.failures.values()}))
+        return "; ".join(sorted({_first_line(reason) for reason, _ in failed.failures.values()}))
     except (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError) as fault:
         return str(fault) or type(fault).__name__
     return ""
+
+
+def _first_line(reason: BaseException) -> str:
+    """What a failure is: of what torch says of a file that is no plain tensor the advice to trust it is left out."""
+    if isinstance(reason, CheckpointError):
+        return str(reason)
+    if isinstance(reason, pickle.UnpicklingError):
+        return "a tensor file holds something else than plain tensors, which is not loaded"
+    return str(reason).strip().partition("\n")[0] or type(reason).__name__

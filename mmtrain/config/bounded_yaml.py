@@ -85,16 +85,13 @@ def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
 
 def parse_yaml(text: str, *, text_only: bool = False) -> Any:
     """The value of one YAML document; with `text_only` every plain value as text. YamlError where it is none."""
-    loader = (_TextOnly if text_only else _Bounded)(text)
     try:
-        return loader.get_single_data()
+        return (_TextOnly if text_only else _Bounded)(text).get_single_data()
     except YamlError:
         raise
     # Values such as `!!int x` or month 13 make PyYAML raise errors that are no YAMLError.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise YamlError(_one_line(error)) from None
-    finally:
-        loader.dispose()
 
 
 def read_yaml(path: Path) -> Any:

@@ -14,7 +14,7 @@ from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import WithProcessor
 from mmtrain.hf.names import shapes
 from mmtrain.hf.processing import PROCESSOR_FILE, VLBertProcessor
-from mmtrain.hf.storage import INDEX_FILE, TYPE_NAMES, WHOLE_FILE
+from mmtrain.hf.storage import TYPE_NAMES, WHOLE_FILE, read_weight_map, weight_file
 from mmtrain.hf.tokenization import TOKENIZER_FILE, VLBertTokenizer
 from mmtrain.io.errors import InputError
 from mmtrain.io.file_kinds import describe_file
@@ -81,15 +81,10 @@ def check_weights(folder: Path, config: VLBertConfig) -> None:
 
 def tensors_in(folder: Path) -> Tensors:
     """What the safetensors files of `folder` hold; ExportError where one is missing or damaged."""
-    if (folder / INDEX_FILE).exists():
-        places = read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(places, dict) or not all(_is_plain_name(place) for place in places.values()):
-            raise ExportError(f"{folder / INDEX_FILE} names no weight files of its own folder in weight_map")
-        names = sorted(set(places.values()))
-    else:
-        names = [WHOLE_FILE]
+    places = read_weight_map(folder)
+    names = [WHOLE_FILE] if places is None else sorted(set(places.values()))
     found: dict[str, tuple[Path, tuple[int, ...], str]] = {}
-    for file in (folder / name for name in names):
+    for file in (weight_file(folder, name) for name in names):
         check_file(file)
         try:
             with utf8_path(file) as path, safe_open(path, "pt") as weights:
@@ -177,10 +172,6 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shows:
             logging.enable_progress_bar()
-
-
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and Path(name).name == name
 
 
 def _shown(error: Exception) -> str:

@@ -4,6 +4,8 @@ Axes: B images, R rows of text, T text positions, S image tokens, H width, E sha
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,6 +139,9 @@ class Contrast(nn.Module):
         return self.log_temperature.float().exp().clamp(*self.bounds)
 
 
+SAFE_LOADING = {"use_safetensors": True, "trust_remote_code": False}
+
+
 class VLBertPreTrainedModel(PreTrainedModel):
     """What every model of the family has alike."""
 
@@ -148,6 +153,11 @@ class VLBertPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Layer"]
     _supports_sdpa = True
     _keys_to_ignore_on_load_unexpected = [r"^match\.", r"^token\.", r"^answer\."]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """As of any model of transformers, but only safetensors are read: files of other kinds are pickles."""
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **(SAFE_LOADING | kwargs))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -134,6 +134,11 @@ class VLBertProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: VLBertImageProcessor, tokenizer: Any, **kwargs: Any) -> None:
         super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """As of any processor of transformers, but code that a folder brings along is not asked for."""
+        return super().from_pretrained(pretrained_model_name_or_path, **({"trust_remote_code": False} | kwargs))
 
     def __call__(
         self,

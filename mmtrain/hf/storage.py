@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -11,11 +12,16 @@ import torch
 from safetensors import safe_open
 
 from mmtrain.io.command import naming
+from mmtrain.io.documents import read_json_object
+from mmtrain.io.errors import StorageError
 from mmtrain.io.utf8_paths import utf8_path
 
 WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_FILE_BYTES = 5 * 10**9  # a larger model is spread over files, as Hugging Face's own are
 TYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+MAX_INDEX_BYTES = 64 << 20
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}")  # of a weight file: no folder, not hidden
+HUB_BLOBS = "blobs"
 ALIGNMENT = 8  # of the header's end, as the format asks
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -88,31 +94,63 @@ def _header(shapes: Shapes, dtype: torch.dtype) -> bytes:
 
 
 class WeightFolder:
-    """The tensors of a folder of safetensors files, read where they lie; FileNotFoundError where there is none."""
+    """The tensors of a folder of safetensors files, read where they lie.
+
+    FileNotFoundError where there is none, StorageError where its index names files elsewhere.
+    """
 
     def __init__(self, folder: Path) -> None:
-        if (folder / INDEX_FILE).exists():
-            places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
-        else:
-            with utf8_path(folder / WHOLE_FILE) as path, safe_open(path, "pt") as file:
+        places = read_weight_map(folder)
+        if places is None:
+            with utf8_path(weight_file(folder, WHOLE_FILE)) as path, safe_open(path, "pt") as file:
                 places = dict.fromkeys(file.keys(), WHOLE_FILE)
-        self.folder, self._places = folder, places
+        self._files = {name: weight_file(folder, place) for name, place in places.items()}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._files
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._files)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Whole shape of a tensor."""
-        with utf8_path(self.folder / self._places[name]) as path, safe_open(path, "pt") as file:
+        with utf8_path(self._files[name]) as path, safe_open(path, "pt") as file:
             return tuple(file.get_slice(name).get_shape())
 
     def read(self, name: str, index: Sequence[slice] | None = None) -> torch.Tensor:
         """A tensor, or the rectangle `index` of it; no more is read than that."""
-        with utf8_path(self.folder / self._places[name]) as path, safe_open(path, "pt") as file:
+        with utf8_path(self._files[name]) as path, safe_open(path, "pt") as file:
             return file.get_tensor(name) if index is None else file.get_slice(name)[tuple(index)]
+
+
+def read_weight_map(folder: Path) -> dict[str, str] | None:
+    """Which file of the folder holds each tensor, as its index says; None where it has no index.
+
+    StorageError where that is damaged, or names anything else than a file of the folder itself.
+    """
+    path = folder / INDEX_FILE
+    if not path.exists():
+        return None
+    places = read_json_object(path, max_bytes=MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(places, dict) or not all(map(_is_plain_name, places.values())):
+        raise StorageError(f"{path} names no weight files of its own folder in weight_map")
+    return places
+
+
+def _is_plain_name(name: object) -> bool:
+    return isinstance(name, str) and PLAIN_NAME.fullmatch(name) is not None
+
+
+def weight_file(folder: Path, name: str) -> Path:
+    """A file of the folder; StorageError where it is a link out of it.
+
+    The cache of the Hugging Face hub is no such place: there files are links to `blobs` beside the snapshots.
+    """
+    path, own = folder / name, folder.resolve()
+    real = path.resolve()
+    if real.is_relative_to(own) or real.is_relative_to(own.parent.parent / HUB_BLOBS):
+        return path
+    raise StorageError(f"{path} is a link to a file outside its folder; copy that file there if you trust it")
 
 
 def is_file_of(path: Path, sha256: str) -> bool:

@@ -25,13 +25,14 @@ class DocumentError(InputError):
 def read_document(path: Path, *, max_bytes: int) -> bytes:
     """The content of a regular file of at most `max_bytes`; DocumentError otherwise, OSError where it is not there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would wait for a writer
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         kind = os.fstat(descriptor)
-        if stat.S_ISDIR(kind.st_mode):
-            raise DocumentError(f"{path} is a folder; wanted a file")
         if not stat.S_ISREG(kind.st_mode):
-            raise DocumentError(f"{path} is no regular file")
-        content = file.read(max_bytes + 1)
+            raise DocumentError(f"{path} is {'a folder' if stat.S_ISDIR(kind.st_mode) else 'no regular file'}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > max_bytes:
         raise DocumentError(f"{path} has {kind.st_size:,} bytes; wanted at most {max_bytes:,}")
     if content.startswith(LFS_POINTER):

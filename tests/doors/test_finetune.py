@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain.config.load import load_config
 from mmtrain.scores.caption import caption_scores
 from tests.doors.conftest import Prepared
 from tests.doors.launched import Ended, launch
@@ -129,7 +130,11 @@ def test_a_run_on_larger_images_is_exported_and_fine_tuned_further(pretrained: P
     assert ended.code == 0, ended.said
     assert json.loads((larger / "export/config.json").read_text())["image_size"] == 64
     words = ["--task", "caption", f"run_dir={further}", f"model.init_from={larger}/export", "task.max_new_tokens=6"]
-    ended = finetune(*words, "finetune.freeze=[vision,text]", "finetune.layer_decay=0.8")
+    words += ["finetune.freeze=[vision,text]", "finetune.layer_decay=0.8"]
+    ended = finetune(*words)
+    assert ended.code == 2 and "data.train is not given" in ended.said  # an export says nothing of places
+    places = load_config(larger / "config.yaml", []).data
+    ended = finetune(*words, f"data.train={places.train[0]}", f"data.heldout={places.heldout[0]}")
     assert ended.code == 0, ended.said
     ended = launch("preloaded", "evaluate", [larger])
     assert ended.code == 0, ended.said
