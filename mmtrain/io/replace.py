@@ -153,6 +153,6 @@ def _check_ancestors(path: Path, flag: str, *, make_parents: bool) -> None:
         return
     existing = next((folder for folder in path.parents if os.path.lexists(folder)), parent)
     if not existing.is_dir():
-        raise StorageError(f"{flag} is {os.fspath(path)!r}, but {existing} is no folder; name another place")
+        raise StorageError(f"{flag} is {os.fspath(path)!r}, but {existing} is no folder (Not a directory); name another place")
     if not make_parents:
         raise StorageError(f"{flag} is {os.fspath(path)!r}, but the folder {parent} does not exist; make it first")
