@@ -148,3 +148,14 @@ def _process_as_before() -> Iterator[None]:
                 signal.signal(number, handler)
         logger.handlers, logger.propagate = before, propagates
         logger.setLevel(level)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A table of five pairs, in/t.csv."""
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        Image.new("RGB", (24, 16), (number * 40, 80, 160)).save(tmp_path / f"in/{number}.png")
+    lines = [f"{number}.png,a card number {number}" for number in range(5)]
+    (tmp_path / "in/t.csv").write_text("\n".join(["image,caption", *lines, ""]))
+    return tmp_path / "in/t.csv"

@@ -1,77 +1,11 @@
 """Outputs of commands beside, over and inside what exists: foreign files stay byte-identical, inputs and runs too."""
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.hostile.conftest import Ended
-
-Command = Callable[..., Ended]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; links by where they lead."""
-    return {
-        str(path.relative_to(folder)): os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    }
-
-
-def check_refused(ended: Ended, *fragments: str) -> None:
-    assert ended.code == 2, (ended.out, ended.err)
-    assert ended.err.count("\n") == 1 and all(fragment in ended.err for fragment in fragments), ended.err
-
-
-# Exports.
-
-
-def test_an_export_replaces_an_export_and_nothing_else(tiny, tiny_run, tmp_path, command) -> None:
-    out = tmp_path / "models" / "a"
-    assert command("mmtrain", "export", tiny_run, "--out", out).code == 0
-    (tmp_path / "models" / "notes.txt").write_text("mine")
-    run_before, before = contents(tiny_run), contents(out)
-    check_refused(command("mmtrain", "export", tiny_run, "--out", out), "there already", "--overwrite")
-    assert contents(out) == before
-    assert command("mmtrain", "export", tiny_run, "--out", out, "--overwrite", "--dtype", "bf16").code == 0
-    assert len(contents(out)["model.safetensors"]) < 0.6 * len(before["model.safetensors"])
-    assert contents(out).keys() == before.keys() and contents(tiny_run) == run_before
-    assert sorted(path.name for path in out.parent.iterdir()) == ["a", "notes.txt"]
-
-
-def test_an_export_that_fails_leaves_nothing(tiny_run, tmp_path, command, monkeypatch) -> None:
-    from mmtrain.hf.processing import VLBertProcessor
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", str(tmp_path / "x"))
-
-    monkeypatch.setattr(VLBertProcessor, "save_pretrained", fail)
-    before = contents(tmp_path)
-    check_refused(command("mmtrain", "export", tiny_run, "--out", tmp_path / "out"), "No space left on device")
-    assert contents(tmp_path) == before and not list(tmp_path.glob("*out*"))
-
-
-def test_an_export_to_a_name_that_is_no_utf_8(tiny_run, tmp_path, command) -> None:
-    out = tmp_path / os.fsdecode(b"d\xe9t")
-    assert command("mmtrain", "export", tiny_run, "--out", out).code == 0
-    assert (out / "README.md").read_text() and (out / "tokenizer.model").exists()
-
-
-def test_reshard_adds_to_no_file_and_no_checkpoints(tiny_run, tmp_path, command) -> None:
-    (tmp_path / "f.txt").write_text("mine")
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "checkpoints").write_text("mine")
-    before = contents(tmp_path)
-    for target in (tmp_path / "f.txt", tmp_path / "f.txt/x", tiny_run / "checkpoints", tmp_path / "x", tiny_run):
-        check_refused(command("mmtrain", "reshard", tiny_run, "--to", target))
-        assert contents(tmp_path) == before
-    assert command("mmtrain", "reshard", tiny_run, "--to", tmp_path / "new").code == 0
-    assert shutil.rmtree(tmp_path / "new") is None and contents(tmp_path) == before
-
+from tests.hostile.outputs import Command, build_words, check_refused, contents, linked, put
 
 # Sets of shards. Expected: an exit code and a fragment of the sentence; foreign files stay in any case.
 
@@ -101,67 +35,46 @@ BESIDE = {
 }
 
 
-def build_words(table: Path, out: Path, *words: object) -> list[object]:
-    return ["build", table, out, "--processes", "1", "--samples-per-shard", "2", *words]
-
-
-def put(folder: Path, name: str, content: bytes) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """Five pairs."""
-    for number in range(5):
-        put(tmp_path, f"in/{number}.png", b"")
-        Image.new("RGB", (24, 16), (number * 40, 80, 160)).save(tmp_path / f"in/{number}.png")
-    lines = [f"{number}.png,a card number {number}" for number in range(5)]
-    return put(tmp_path, "in/t.csv", "\n".join(["image,caption", *lines, ""]).encode())
-
-
-@pytest.fixture
-def built(table: Path, tmp_path: Path, command: Command) -> Path:
+def built(pairs: Path, tmp_path: Path, command: Command) -> Path:
     """A set of three shards."""
-    assert command("mmdata", *build_words(table, tmp_path / "out")).code == 0
+    assert command("mmdata", *build_words(pairs, tmp_path / "out")).code == 0
     return tmp_path / "out"
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_build_never_takes_a_name_that_is_not_ours(case, overwrite, table, tmp_path, command) -> None:
+def test_a_build_never_takes_a_name_that_is_not_ours(case, overwrite, pairs, tmp_path, command) -> None:
     name, content = FOREIGN[case]
     path = put(tmp_path / "out", name, content)
     before = contents(tmp_path)
-    ended = command("mmdata", *build_words(table, tmp_path / "out", *overwrite))
+    ended = command("mmdata", *build_words(pairs, tmp_path / "out", *overwrite))
     check_refused(ended, path.name if ".work" not in name else ".work")
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_an_old_set_and_a_foreign_file_stay_together(case, built, table, tmp_path, command) -> None:
+def test_an_old_set_and_a_foreign_file_stay_together(case, built, pairs, tmp_path, command) -> None:
     name, content = FOREIGN[case]
     if name == "shard-000000.tar" or "manifest" in name:
         (built / "manifest.json").unlink()
     put(built, name, content)
     before = contents(tmp_path)
-    ended = command("mmdata", *build_words(table, built, "--overwrite"))
+    ended = command("mmdata", *build_words(pairs, built, "--overwrite"))
     if name == "shard-000000.tar.index" or name == ".work/plan.json":
         check_refused(ended)
     assert ended.code == 2 and contents(tmp_path) == before, ended
 
 
 @pytest.mark.parametrize("case", BESIDE)
-def test_foreign_content_beside_a_set_survives_an_overwrite(case, built, table, tmp_path, command) -> None:
+def test_foreign_content_beside_a_set_survives_an_overwrite(case, built, pairs, tmp_path, command) -> None:
     name, content = BESIDE[case]
     path = put(built, name, content)
-    (built / "a link").symlink_to(table)
+    (built / "a link").symlink_to(pairs)
     names = {one for one in contents(built) if one.startswith("shard") or "." in one}
-    ended = command("mmdata", *build_words(table, built, "--overwrite", "--samples-per-shard", "5"))
+    ended = command("mmdata", *build_words(pairs, built, "--overwrite", "--samples-per-shard", "5"))
     assert ended.code == 0, ended.err
-    assert path.read_bytes() == content and os.readlink(built / "a link") == str(table)
+    assert path.read_bytes() == content and os.readlink(built / "a link") == str(pairs)
     gone = {f"shard-00000{number}.tar{suffix}" for number in (1, 2) for suffix in ("", ".index")}
     assert contents(built).keys() == (names | {"a link"}) - gone
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -169,9 +82,9 @@ def test_foreign_content_beside_a_set_survives_an_overwrite(case, built, table, 
 
 
 @pytest.mark.parametrize("case", BESIDE)
-def test_foreign_content_is_no_obstacle_to_a_first_build(case, table, tmp_path, command) -> None:
+def test_foreign_content_is_no_obstacle_to_a_first_build(case, pairs, tmp_path, command) -> None:
     path = put(tmp_path / "out", *BESIDE[case])
-    assert command("mmdata", *build_words(table, tmp_path / "out")).code == 0
+    assert command("mmdata", *build_words(pairs, tmp_path / "out")).code == 0
     assert path.read_bytes() == BESIDE[case][1]
 
 
@@ -197,12 +110,6 @@ INSIDE = {
 }
 
 
-def linked(path: Path, target: Path) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.symlink_to(target)
-    return path
-
-
 @pytest.mark.parametrize("case", INSIDE)
 def test_an_overwrite_never_costs_an_input(case: str, built: Path, tmp_path: Path, command: Command) -> None:
     source, *words = INSIDE[case](built, tmp_path)
@@ -212,30 +119,30 @@ def test_an_overwrite_never_costs_an_input(case: str, built: Path, tmp_path: Pat
     assert command("mmdata", "verify", built).code == 0
 
 
-def test_an_overwrite_through_a_link_keeps_the_link(built, table, tmp_path, command) -> None:
+def test_an_overwrite_through_a_link_keeps_the_link(built, pairs, tmp_path, command) -> None:
     linked(tmp_path / "link", built)
-    assert command("mmdata", *build_words(table, tmp_path / "link", "--overwrite", "--resize", "16")).code == 0
+    assert command("mmdata", *build_words(pairs, tmp_path / "link", "--overwrite", "--resize", "16")).code == 0
     assert (tmp_path / "link").is_symlink() and command("mmdata", "verify", built).code == 0
 
 
-def test_the_folder_one_is_in_is_not_swapped(built, table, tmp_path, command, monkeypatch) -> None:
+def test_the_folder_one_is_in_is_not_swapped(built, pairs, tmp_path, command, monkeypatch) -> None:
     monkeypatch.chdir(built)
     before = contents(tmp_path)
-    check_refused(command("mmdata", *build_words(table, ".", "--overwrite")), "the folder you are in")
+    check_refused(command("mmdata", *build_words(pairs, ".", "--overwrite")), "the folder you are in")
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", [b"d\xe9t", b"a [v2]{x,y}*?", b"-x", b"%20#a", b"\n\x1b[31m"])
-def test_odd_names_of_out_are_written_and_overwritten(name, table, tmp_path, command) -> None:
+def test_odd_names_of_out_are_written_and_overwritten(name, pairs, tmp_path, command) -> None:
     out = tmp_path / "sets" / os.fsdecode(name)
     for words in ([], ["--overwrite"]):
-        assert command("mmdata", *build_words(table, out, *words)).code == 0
+        assert command("mmdata", *build_words(pairs, out, *words)).code == 0
     assert {path.name for path in out.parent.iterdir()} == {out.name}
     assert command("mmdata", "verify", out).code == 0
     assert command("mmdata", *build_words(out, tmp_path / "again")).code == 0
 
 
-def test_a_build_that_fails_leaves_the_old_set(built, table, tmp_path, command, monkeypatch) -> None:
+def test_a_build_that_fails_leaves_the_old_set(built, pairs, tmp_path, command, monkeypatch) -> None:
     from data_tools import samples
 
     def fail(*_: object) -> None:
@@ -244,21 +151,21 @@ def test_a_build_that_fails_leaves_the_old_set(built, table, tmp_path, command, 
     before = contents(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(samples, "write_shard", fail)
-        ended = command("mmdata", *build_words(table, built, "--overwrite", "--resize", "16"))
+        ended = command("mmdata", *build_words(pairs, built, "--overwrite", "--resize", "16"))
     check_refused(ended, "shard-000001.tar", "No space left")
     after = contents(tmp_path)
     assert {name: content for name, content in after.items() if ".work" not in name} == before
     assert command("mmdata", "verify", built).code == 0
     # Without the flag nothing that exists is touched; with it the build goes on.
-    check_refused(command("mmdata", *build_words(table, built, "--resize", "16")), "already holds 3 shards")
-    assert command("mmdata", *build_words(table, built, "--overwrite", "--resize", "16")).code == 0
+    check_refused(command("mmdata", *build_words(pairs, built, "--resize", "16")), "already holds 3 shards")
+    assert command("mmdata", *build_words(pairs, built, "--overwrite", "--resize", "16")).code == 0
     assert not (built / ".work").exists() and contents(built).keys() == {
         name.removeprefix("out/") for name in before if name.startswith("out/")
     }
 
 
-@pytest.mark.parametrize("moment", range(1, 26, 2))
-def test_a_kill_amid_an_overwrite_leaves_old_or_new(moment, built, table, tmp_path, command, monkeypatch) -> None:
+@pytest.mark.parametrize("moment", range(1, 26, 3))
+def test_a_kill_amid_an_overwrite_leaves_old_or_new(moment, built, pairs, tmp_path, command, monkeypatch) -> None:
     """A kill at each change of a name: the set can be read at once, and the same command ends with the new one."""
     put(built, "notes.txt", b"mine")
     put(built, "pics/0.jpg", b"mine")
@@ -273,7 +180,7 @@ def test_a_kill_amid_an_overwrite_leaves_old_or_new(moment, built, table, tmp_pa
 
         return wrapped
 
-    words = build_words(table, built, "--overwrite", "--resize", "16", "--samples-per-shard", "1")
+    words = build_words(pairs, built, "--overwrite", "--resize", "16", "--samples-per-shard", "1")
     with monkeypatch.context() as patched:
         from mmtrain.io import exchange
 
