@@ -5,6 +5,7 @@ by something complete (`mmtrain.io.atomic`, `mmtrain.io.exchange`). An output ne
 never lies among the checkpoints of a run. All paths are compared resolved, so that no link leads around a check.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -153,6 +154,7 @@ def _check_ancestors(path: Path, flag: str, *, make_parents: bool) -> None:
         return
     existing = next((folder for folder in path.parents if os.path.lexists(folder)), parent)
     if not existing.is_dir():
-        raise StorageError(f"{flag} is {os.fspath(path)!r}, but {existing} is no folder (Not a directory); name another place")
+        reason = os.strerror(errno.ENOTDIR)
+        raise StorageError(f"{flag} is {os.fspath(path)!r}, but {existing} is no folder ({reason}); name another place")
     if not make_parents:
         raise StorageError(f"{flag} is {os.fspath(path)!r}, but the folder {parent} does not exist; make it first")

@@ -151,7 +151,13 @@ def _process_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> Path:
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk, which many small builds would do most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, no_fsync: None) -> Path:
     """A table of five pairs, in/t.csv."""
     (tmp_path / "in").mkdir()
     for number in range(5):

@@ -25,7 +25,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def synthetic(drawn: Path, tmp_path: Path) -> Path:
+def synthetic(drawn: Path, tmp_path: Path, no_fsync: None) -> Path:
     return shutil.copytree(drawn, tmp_path / "set")
 
 
