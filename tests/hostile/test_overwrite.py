@@ -78,7 +78,7 @@ def test_foreign_content_beside_a_set_survives_an_overwrite(case, built, pairs, 
     gone = {f"shard-00000{number}.tar{suffix}" for number in (1, 2) for suffix in ("", ".index")}
     assert contents(built).keys() == (names | {"a link"}) - gone
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    assert command("mmdata", "verify", built).code == 0
+    assert command("mmdata", "verify", "--processes", "1", built).code == 0
 
 
 @pytest.mark.parametrize("case", BESIDE)
@@ -116,13 +116,13 @@ def test_an_overwrite_never_costs_an_input(case: str, built: Path, tmp_path: Pat
     before = contents(tmp_path)
     check_refused(command("mmdata", *build_words(source, built, "--overwrite", *words)))
     assert contents(tmp_path) == before
-    assert command("mmdata", "verify", built).code == 0
+    assert command("mmdata", "verify", "--processes", "1", built).code == 0
 
 
 def test_an_overwrite_through_a_link_keeps_the_link(built, pairs, tmp_path, command) -> None:
     linked(tmp_path / "link", built)
     assert command("mmdata", *build_words(pairs, tmp_path / "link", "--overwrite", "--resize", "16")).code == 0
-    assert (tmp_path / "link").is_symlink() and command("mmdata", "verify", built).code == 0
+    assert (tmp_path / "link").is_symlink() and command("mmdata", "verify", "--processes", "1", built).code == 0
 
 
 def test_the_folder_one_is_in_is_not_swapped(built, pairs, tmp_path, command, monkeypatch) -> None:
@@ -138,7 +138,7 @@ def test_odd_names_of_out_are_written_and_overwritten(name, pairs, tmp_path, com
     for words in ([], ["--overwrite"]):
         assert command("mmdata", *build_words(pairs, out, *words)).code == 0
     assert {path.name for path in out.parent.iterdir()} == {out.name}
-    assert command("mmdata", "verify", out).code == 0
+    assert command("mmdata", "verify", "--processes", "1", out).code == 0
     assert command("mmdata", *build_words(out, tmp_path / "again")).code == 0
 
 
@@ -155,7 +155,7 @@ def test_a_build_that_fails_leaves_the_old_set(built, pairs, tmp_path, command, 
     check_refused(ended, "shard-000001.tar", "No space left")
     after = contents(tmp_path)
     assert {name: content for name, content in after.items() if ".work" not in name} == before
-    assert command("mmdata", "verify", built).code == 0
+    assert command("mmdata", "verify", "--processes", "1", built).code == 0
     # Without the flag nothing that exists is touched; with it the build goes on.
     check_refused(command("mmdata", *build_words(pairs, built, "--resize", "16")), "already holds 3 shards")
     assert command("mmdata", *build_words(pairs, built, "--overwrite", "--resize", "16")).code == 0
@@ -188,9 +188,9 @@ def test_a_kill_amid_an_overwrite_leaves_old_or_new(moment, built, pairs, tmp_pa
             patched.setattr(os, name, counted(getattr(os, name)))
         patched.setattr(exchange, "_rename_exchange", counted(exchange._rename_exchange))
         command("mmdata", *words)
-    assert command("mmdata", "verify", built).code == 0
+    assert command("mmdata", "verify", "--processes", "1", built).code == 0
     assert (built / "notes.txt").read_bytes() == b"mine"
     assert command("mmdata", *words).code == 0
-    assert len(list(built.glob("*.tar"))) == 5 and command("mmdata", "verify", built).code == 0
+    assert len(list(built.glob("*.tar"))) == 5 and command("mmdata", "verify", "--processes", "1", built).code == 0
     assert (built / "notes.txt").read_bytes() == (built / "pics/0.jpg").read_bytes() == b"mine"
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"} and not (built / ".work").exists()

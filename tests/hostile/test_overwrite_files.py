@@ -72,34 +72,36 @@ def entries(folder: Path) -> dict[str, int]:
 def test_indexing_one_shard_keeps_what_the_manifest_says_of_others(synthetic, command) -> None:
     train = synthetic / "train"
     before = contents(train)
-    check_refused(command("mmdata", "index", train / "train-000001.tar"), "train-000001.tar", "--overwrite")
+    check_refused(
+        command("mmdata", "index", "--processes", "1", train / "train-000001.tar"), "train-000001.tar", "--overwrite"
+    )
     assert contents(train) == before
-    assert command("mmdata", "index", train / "train-000001.tar", "--overwrite").code == 0
+    assert command("mmdata", "index", "--processes", "1", train / "train-000001.tar", "--overwrite").code == 0
     assert entries(train) == {f"train-00000{number}.tar": 2 for number in range(3)}
     assert read_manifest(train).source == "mmdata synth" and read_manifest(train).indexed == ()
-    assert command("mmdata", "verify", train).code == 0
+    assert command("mmdata", "verify", "--processes", "1", train).code == 0
 
 
 def test_shards_of_another_tool_are_indexed_one_by_one(synthetic, tmp_path, command) -> None:
     for name in ("a", "b"):
         (tmp_path / "x").mkdir(exist_ok=True)
         shutil.copy(synthetic / "train/train-000000.tar", tmp_path / "x" / f"{name}.tar")
-    assert command("mmdata", "index", tmp_path / "x" / "a.tar").code == 0
+    assert command("mmdata", "index", "--processes", "1", tmp_path / "x" / "a.tar").code == 0
     assert entries(tmp_path / "x") == {"a.tar": 2} and not (tmp_path / "x/b.tar.index").exists()
-    assert command("mmdata", "index", tmp_path / "x" / "b.tar").code == 0
+    assert command("mmdata", "index", "--processes", "1", tmp_path / "x" / "b.tar").code == 0
     assert entries(tmp_path / "x") == {"a.tar": 2, "b.tar": 2}
-    check_refused(command("mmdata", "index", tmp_path / "x"), "a.tar, ...", "--overwrite")
+    check_refused(command("mmdata", "index", "--processes", "1", tmp_path / "x"), "a.tar, ...", "--overwrite")
     (tmp_path / "x/a.tar").unlink()
-    assert command("mmdata", "index", tmp_path / "x", "--overwrite").code == 0
+    assert command("mmdata", "index", "--processes", "1", tmp_path / "x", "--overwrite").code == 0
     assert entries(tmp_path / "x") == {"b.tar": 2}
 
 
 def test_what_is_only_indexed_is_never_overwritten(synthetic, tmp_path, command) -> None:
     (tmp_path / "x").mkdir()
     shutil.copy(synthetic / "train/train-000000.tar", tmp_path / "x" / "train-000000.tar")
-    assert command("mmdata", "index", tmp_path / "x").code == 0
+    assert command("mmdata", "index", "--processes", "1", tmp_path / "x").code == 0
     shutil.copy(synthetic / "train/train-000000.tar", synthetic / "train" / "theirs.tar")
-    assert command("mmdata", "index", synthetic / "train/theirs.tar").code == 0
+    assert command("mmdata", "index", "--processes", "1", synthetic / "train/theirs.tar").code == 0
     assert read_manifest(synthetic / "train").indexed == ("theirs.tar",)
     before = contents(tmp_path)
     check_refused(command("mmdata", "synth", synthetic, *SYNTH, "--overwrite"), "theirs.tar")
@@ -115,7 +117,7 @@ def test_index_takes_no_foreign_name(name, overwrite, synthetic, command) -> Non
     (synthetic / "train/manifest.json").unlink()
     put(synthetic / "train", name, b"mine")
     before = contents(synthetic)
-    check_refused(command("mmdata", "index", synthetic / "train", *overwrite), name)
+    check_refused(command("mmdata", "index", "--processes", "1", synthetic / "train", *overwrite), name)
     assert contents(synthetic) == before
 
 
@@ -134,9 +136,9 @@ def test_a_manifest_with_paths_in_it_removes_nothing_elsewhere(synthetic, tmp_pa
 FILES = {
     "tokenizer": (["tokenizer", "TRAIN", "--vocab-size", "300"], "--out", "t.model"),
     "answers": (["answers", "TRAIN", "--min-count", "1"], "--out", "answers.txt"),
-    "sheet": (["inspect", "TRAIN", "--num-pictures", "2"], "--sheet", "sheet.png"),
-    "sheet jpg": (["inspect", "TRAIN", "--num-pictures", "2"], "--sheet", "sheet.JPG"),
-    "report": (["inspect", "TRAIN", "--num-pictures", "2"], "--report", "report.html"),
+    "sheet": (["inspect", "TRAIN", "--num-pictures", "2", "--processes", "1"], "--sheet", "sheet.png"),
+    "sheet jpg": (["inspect", "TRAIN", "--num-pictures", "2", "--processes", "1"], "--sheet", "sheet.JPG"),
+    "report": (["inspect", "TRAIN", "--num-pictures", "2", "--processes", "1"], "--report", "report.html"),
 }
 
 
