@@ -87,8 +87,14 @@ class Access:
         """The index of a shard; of a remote one that has none, found by reading it once and kept in the cache."""
         if not is_remote(location):
             return self._local_sidecar(location)
-        fill = partial(self._bring_index, location)
-        return decode(self._cached(f"{self._key(location)}.index", location, fill), redact(location))
+        key, fill = f"{self._key(location)}.index", partial(self._bring_index, location)
+        content = self._cached(key, location, fill)
+        try:
+            return decode(content, redact(location))
+        except DataError as error:  # it was sound when it came
+            LOG.warning("data.cache_dir: %s; it is brought anew", error)
+            self.cache.remove(key)
+        return decode(self._cached(key, location, fill), redact(location))
 
     def _local_sidecar(self, location: str) -> Sidecar:
         if location in self._walked:

@@ -38,8 +38,14 @@ class Sidecar:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The samples' keys, in the order of the tar."""
-        return tuple(json.loads(self.keys_json))
+        """The samples' keys, in the order of the tar; DataError where they are not as many texts."""
+        try:
+            keys = json.loads(self.keys_json)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"the keys of an index are no JSON: {error}") from error
+        if not (isinstance(keys, list) and len(keys) == self.num_samples and all(type(key) is str for key in keys)):
+            raise DataError(f"an index of {self.num_samples} samples has other keys than as many texts")
+        return tuple(keys)
 
     @property
     def num_lost(self) -> int:
@@ -102,11 +108,23 @@ def decode(content: bytes, name: str) -> Sidecar:
         count, names = int(head["num_samples"]), head["extensions"]
         table = np.frombuffer(body, "<i8", 2 * count * len(names)).reshape(len(names), count, 2)
         faults = tuple((key, reason) for key, reason in head["faults"])
+        _check_parts(table, head["tar_bytes"])
         columns = dict(zip(names, table, strict=True))
         sizes, keys = None, table.nbytes
         if head["has_sizes"]:
             sizes = np.frombuffer(body, "<i4", 2 * count, keys).reshape(count, 2)
             keys += sizes.nbytes
         return Sidecar(head["tar_bytes"], head["probes"], columns, count, faults, body[keys:], sizes)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{name} is not an index ({type(error).__name__}: {error})") from error
+
+
+def _check_parts(table: np.ndarray, tar_bytes: int) -> None:
+    """ValueError where a part, of int64 [extensions, samples, 2], would lie outside the tar."""
+    if type(tar_bytes) is not int:
+        raise TypeError(f"tar_bytes is {tar_bytes!r}")
+    offsets, sizes = table[..., 0], table[..., 1]
+    absent = (offsets == ABSENT) & (sizes == ABSENT)
+    inside = (offsets >= 0) & (sizes >= 0) & (offsets <= tar_bytes) & (sizes <= tar_bytes - offsets)
+    if not (absent | inside).all():
+        raise ValueError("it has a part that lies outside the tar")

@@ -63,6 +63,10 @@ class BoundedCache:
         """Whether the entry of `key` is there now."""
         return self._path(key).exists()
 
+    def remove(self, key: str) -> None:
+        """Forget an entry that is found to be damaged; the total counts it until it is counted anew."""
+        self._path(key).unlink(missing_ok=True)
+
     def _enter(self, temporary: Path, path: Path, size: int) -> int:
         with file_lock(self.folder / ROOM_LOCK):
             total = self._total()

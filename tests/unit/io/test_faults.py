@@ -352,7 +352,7 @@ ACTIONS = (
 @pytest.mark.parametrize("seed", range(NUM_RUNS))
 def test_a_cache_is_whole_and_bounded_whatever_happens(seed: int, tmp_path: Path) -> None:
     world = World(tmp_path, seed)
-    for number, action in enumerate(world.random.choices(ACTIONS, k=10)):
+    for number, action in enumerate(world.random.choices(ACTIONS, k=8)):
         action(world)
         try:
             world.check()
