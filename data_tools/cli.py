@@ -29,8 +29,8 @@ COMMANDS = {
     "tokenizer": Command("train a tokenizer on captions and questions", "commands"),
     "answers": Command("list the answers that a model is to choose from", "commands"),
     "inspect": Command("show what shards hold", "commands"),
-    "index": Command("index shards of other tools", "commands"),
-    "verify": Command("find damage in shards", "commands"),
+    "index": Command("index shards of other tools; ends with 1 where something in them cannot be used", "commands"),
+    "verify": Command("find damage in shards; ends with 0 where there is none, with 1 where some is named", "commands"),
 }
 
 
