@@ -127,7 +127,8 @@ class Assembly:
             self._workshop.remove()
             raise DataError(_nothing(plan, self._tally))
         entries = [self._workshop.read_entry(number) for number in range(num_shards)]
-        assert all(entries), "a shard was packed without a note of it"
+        if not all(entries):
+            raise RuntimeError("a shard was packed without a note of it")
         self._accounts.check(plan.num_rows, sum(entry.num_samples for entry in entries))
         self._survey.num_bytes = sum(entry.bytes for entry in entries)
         left_out = {"left_out": self._tally.counts(), "left_out_of_samples": self._losses.counts()}

@@ -30,7 +30,7 @@ from data_tools.workshop import Plan, Workshop
 from mmtrain.data.index import DataError
 from mmtrain.io.exchange import finish_replacement
 from mmtrain.io.replace import check_apart
-from mmtrain.io.text import encodable
+from mmtrain.io.text import encodable, without_credentials
 from mmtrain.io.urls import shown_name
 
 ROWS_PER_CHUNK = 128  # a killed build loses at most what each process had of one
@@ -199,7 +199,7 @@ def _ordered(
 
 def _only_failed(rows: list[Row], folder: Path) -> list[Row]:
     failed = failed_rows(folder)
-    again = [row for row in rows if failed.get(row.number) == encodable(row.source)]
+    again = [row for row in rows if failed.get(row.number) == encodable(without_credentials(row.source))]
     if len(again) != len(failed):
         raise DataError(
             f"--retry-failed {folder} names {len(failed)} rows that failed, {len(again)} of which are in this INPUT; "

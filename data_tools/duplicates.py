@@ -27,7 +27,8 @@ class SeenImages:
 
     def __init__(self, near_bits: int | None) -> None:
         """`near_bits`: looks that differ in no more bits are the same image (0 to 7); None compares bytes only."""
-        assert near_bits is None or 0 <= near_bits <= MOST_BITS, f"near_bits is {near_bits}, at most {MOST_BITS}"
+        if not (near_bits is None or 0 <= near_bits <= MOST_BITS):
+            raise RuntimeError(f"near_bits is {near_bits}, at most {MOST_BITS}")
         self._near_bits = near_bits
         self._digests: dict[bytes, int] = {}
         self._names: list[str] = []
@@ -65,7 +66,8 @@ class SeenImages:
         color_gap = np.abs(others[:, signs:].astype(np.int16) - own[signs:]).max(1)
         num_bits[color_gap > MOST_COLOR_LEVELS] = SIGN_BITS
         best = int(num_bits.argmin())
-        assert self._near_bits is not None, "looks are searched only where near ones are asked for"
+        if self._near_bits is None:
+            raise RuntimeError("looks are searched only where near ones are asked for")
         return Seen(self._names[numbers[best]], int(num_bits[best])) if num_bits[best] <= self._near_bits else None
 
 

@@ -87,7 +87,8 @@ def run_in_order(work: Callable[[Task], Result], tasks: Iterable[Task], processe
 def _end_with_parent() -> None:
     """A worker waits for tasks on a pipe whose other end its siblings hold too: nothing else would end it."""
     parent = multiprocessing.parent_process()
-    assert parent is not None, "only a worker process has a parent to watch"
+    if parent is None:
+        raise RuntimeError("only a worker process has a parent to watch")
 
     def watch() -> None:
         wait([parent.sentinel])

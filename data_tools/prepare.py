@@ -26,6 +26,7 @@ from data_tools.rows import (
 )
 from data_tools.texts import CaptionRules, check_caption, clean_text
 from data_tools.workshop import Workshop
+from mmtrain.io.text import without_credentials
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption, wherever it comes from; `mmdata verify` has the same limit
 NO_CAPTION = "missing caption"
@@ -164,7 +165,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
         asked = row.facts.get("questions", ()) if isinstance(row.facts, dict) else ()
         return Record(
             row.number,
-            row.source,
+            without_credentials(row.source),
             error.reason,
             error.detail,
             num_captions_read=len(row.captions),
@@ -174,7 +175,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
     out.write(prepared.content)
     return Record(
         number=row.number,
-        source=row.source,
+        source=without_credentials(row.source),
         detail=found.captions.detail,
         captions=found.captions.kept,
         facts=found.facts,

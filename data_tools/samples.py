@@ -52,7 +52,8 @@ def _samples(task: ShardTask, workshop: Workshop) -> Iterator[Sample]:
     try:
         for pick in task.picks:
             image = os.pread(files[pick.chunk], pick.record.num_bytes, pick.record.offset)
-            assert len(image) == pick.record.num_bytes, f"chunk {pick.chunk} lost bytes of {pick.key}"
+            if len(image) != pick.record.num_bytes:
+                raise RuntimeError(f"chunk {pick.chunk} lost bytes of {pick.key}")
             yield sample_of(pick, image)
     finally:
         for file in files.values():

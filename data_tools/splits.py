@@ -13,7 +13,7 @@ from data_tools.rows import NOT_TEXT, Captions, Loss, Row, as_captions, faulty, 
 from mmtrain.data.index import DataError
 from mmtrain.io.json_text import JsonError, strict_json
 
-TOKEN_SUFFIX = ".token"
+TOKEN_SUFFIX = ".token"  # noqa: S105 (the suffix of a table)
 FLICKR_COLUMNS = frozenset({"raw", "split", "filename"})
 
 

@@ -1,5 +1,6 @@
 """The train loop: verbs only. It knows engines by their contract, and no rank, device or axis."""
 
+import logging
 from time import perf_counter
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.oversight import Oversight
 from mmtrain.parallel.launch import Preempted
 from mmtrain.records import EvalReport
+
+LOG = logging.getLogger("mmtrain.loop")
 
 
 class Keeper(Protocol):
@@ -66,6 +69,8 @@ def train(
         return report
 
     step, num_steps = take_up(), plan.train.num_steps
+    if step >= num_steps:
+        LOG.info("nothing is left to train: the run stands after step %d, train.num_steps is %d", step, num_steps)
     while step < num_steps:
         started = perf_counter()
         with oversight.over(f"step {step + 1}"):

@@ -22,7 +22,7 @@ from mmtrain.io.arguments import Parser, at_least, natural, positive, whole
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import print_error
 
-SECRET_VARIABLE = "PREFLIGHT_SECRET"  # slurm/job.sh makes a new one for each job
+SECRET_VARIABLE = "PREFLIGHT_SECRET"  # noqa: S105 (a name): slurm/job.sh makes a new one for each job
 BAD_NODE = "bad node"  # begins the line that names one; slurm/pretrain.sh looks for it
 
 
@@ -133,7 +133,7 @@ def _run_ranks(words: argparse.Namespace) -> list[RankResult]:
     place, seconds = f"{words.at.host}:{words.at.port + 1}", str(words.patience * 0.7)
     command = [sys.executable, "-m", "mmtrain.preflight", "rank", place]
     processes = [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 (our own program)
             [*command, str(first + number), str(world), str(words.ranks), seconds],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ QUERY_SECONDS = 60.0  # a GPU that has fallen off its bus may hang the query
 MEBIBYTE_PER_GIB = 1024
 MAX_USED_GIB = 2.0  # of a GPU that nobody computes on: what the driver itself holds
 PACKAGES = ("torch", "deepspeed", "megatron-core", "numpy", "transformers")
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (its size is asked)
 PROBE_BYTES = bytes(range(256)) * 4096
 
 
@@ -128,7 +128,7 @@ def _ask_gpus(wanted: int) -> tuple[list[Gpu], list[str]]:
     if wanted == 0:
         return [], []
     try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=QUERY_SECONDS)
+        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=QUERY_SECONDS)  # noqa: S603 (our own words)
         if done.returncode == 0:
             return read_gpus(done.stdout), []
         return [], [f"nvidia-smi failed: {(done.stdout + done.stderr).strip()}"]

@@ -29,7 +29,8 @@ class Part:
     def cut(cls, model: ModelConfig, counts: tuple[int, ...], stage: int) -> "Part":
         """Stage `stage` of a depth cut into `counts` consecutive layers."""
         whole = cls.whole(model)
-        assert sum(counts) == whole.stop, f"{counts} are not the {whole.stop} layers of the model"
+        if sum(counts) != whole.stop:
+            raise RuntimeError(f"{counts} are not the {whole.stop} layers of the model")
         start = sum(counts[:stage])
         return cls(start, start + counts[stage], whole.sizes)
 

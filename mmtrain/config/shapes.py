@@ -60,5 +60,8 @@ def num_micro_batches(config: RunConfig, world_size: int) -> int:
     """Micro-batches of one optimizer step on each data-parallel rank, of a config that `check` accepts."""
     together = data_parallel_size(config, world_size) * config.train.micro_batch_size
     count, rest = divmod(config.train.global_batch_size, together)
-    assert rest == 0, f"global batch {config.train.global_batch_size} over {together}: check() has not been called"
+    if rest != 0:
+        raise RuntimeError(
+            f"global batch {config.train.global_batch_size} over {together}: check() has not been called"
+        )
     return count

@@ -36,7 +36,8 @@ class FolderTokenizer:
         self.pieces, names = self._special_pieces(folder)
         size = self._model.get_vocab_size()
         treat_control_tokens_as_text(self._model, [*names, *ROLES])
-        assert self._model.get_vocab_size() == size, "a control token got an id of its own"
+        if self._model.get_vocab_size() != size:
+            raise RuntimeError("a control token got an id of its own")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.pieces.values()
         self.num_pieces = max(self._model.get_vocab_size(), *(number + 1 for number in self.pieces.values()))
         self.ordinary = _longest_run(set(self.pieces.values()), self.num_pieces)
@@ -61,7 +62,8 @@ class FolderTokenizer:
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """[CLS] pieces [SEP], at most `max_length` ids: pieces at the end are dropped, [SEP] never."""
-        assert max_length >= 2, f"no room for [CLS] and [SEP] in {max_length} tokens"
+        if max_length < 2:
+            raise RuntimeError(f"no room for [CLS] and [SEP] in {max_length} tokens")
         pieces = self._model.encode(text, add_special_tokens=False).ids[: max_length - 2]
         return [self.cls_id, *pieces, self.sep_id]
 

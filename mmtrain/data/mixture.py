@@ -52,7 +52,8 @@ class Order:
         tail: str = "drop",
         buckets: Buckets | None = None,
     ) -> None:
-        assert buckets is None or len(sizes) == 1, "buckets are of one set"
+        if not (buckets is None or len(sizes) == 1):
+            raise RuntimeError("buckets are of one set")
         self.num_samples, self.global_batch_size, self.seed = sum(sizes), global_batch_size, shuffle.seed
         self.sizes, self.shuffle, self.tail = tuple(sizes), shuffle, tail
         # Of a blend: as many batches as its sets hold, none of them with a shape of its own.
@@ -84,7 +85,8 @@ class Order:
         """What rank `dp_rank` of `dp` reads in one micro-batch of the global batch of `step`."""
         start = (micro_batch * dp + dp_rank) * micro_batch_size
         stop = start + micro_batch_size
-        assert stop <= self.global_batch_size, f"places {start}..{stop} of a batch of {self.global_batch_size}"
+        if stop > self.global_batch_size:
+            raise RuntimeError(f"places {start}..{stop} of a batch of {self.global_batch_size}")
         epochs, samples = self._filled(step)
         places = step * self.global_batch_size + np.arange(start, stop)
         return Slots(epochs[start:stop], samples[start:stop], places)

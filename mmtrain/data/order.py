@@ -59,7 +59,8 @@ class EpochOrder:
 
     def span(self, start: int, stop: int) -> np.ndarray:
         """The samples at places `start`..`stop`-1, int64."""
-        assert 0 <= start <= stop <= self.num_samples, f"places {start}..{stop} of {self.num_samples}"
+        if not (0 <= start <= stop <= self.num_samples):
+            raise RuntimeError(f"places {start}..{stop} of {self.num_samples}")
         start, stop = int(start), int(stop)
         pieces, window = [np.empty(0, np.int64)], self._window_of(start)
         while start < stop:

@@ -54,7 +54,8 @@ class Access:
     def cache(self) -> BoundedCache:
         """The cache of data.cache_dir."""
         self.need_cache()
-        assert self._made is not None
+        if self._made is None:
+            raise RuntimeError("the cache was not opened")
         return self._made
 
     def read_file(self, url: str) -> bytes:

@@ -62,7 +62,8 @@ class Stream:
         self._patch_size = model.patch_size
         self._dp, self._dp_rank, self._trim = dp, dp_rank, trim
         self.num_micro_batches = train.global_batch_size // (dp * train.micro_batch_size)
-        assert self.num_micro_batches * dp * train.micro_batch_size == train.global_batch_size, "an uneven global batch"
+        if self.num_micro_batches * dp * train.micro_batch_size != train.global_batch_size:
+            raise RuntimeError("an uneven global batch")
         self._sets = Sets(data)
         self.tokenizer = tokenizer or open_tokenizer(data)
         if asking is None:
@@ -100,9 +101,8 @@ class Stream:
 
     def take(self, num_micro_batches: int) -> list[Batch]:
         """This rank's micro-batches of the next global batch, on the host; the whole of it, or an assertion fails."""
-        assert num_micro_batches == self.num_micro_batches, (
-            f"{num_micro_batches} asked, {self.num_micro_batches} a step"
-        )
+        if num_micro_batches != self.num_micro_batches:
+            raise RuntimeError(f"{num_micro_batches} asked, {self.num_micro_batches} a step")
         started = perf_counter()
         if self._ahead is None:
             self._ahead = self._micro_batches(self._step * self.num_micro_batches)
@@ -208,7 +208,8 @@ class Stream:
     def leave_out(self, places: range) -> None:
         """Never give the global batch at these places of the run, which is still to come; those after it move up."""
         number = places.start // self.order.global_batch_size
-        assert number >= self._number(self._step), f"batch {number} has been given already"
+        if number < self._number(self._step):
+            raise RuntimeError(f"batch {number} has been given already")
         self.close()
         self._left_out.add(number)
 

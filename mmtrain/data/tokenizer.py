@@ -47,7 +47,8 @@ class Tokenizer:
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """[CLS] pieces [SEP], at most `max_length` ids: pieces at the end are dropped, [SEP] never."""
-        assert max_length >= 2, f"no room for [CLS] and [SEP] in {max_length} tokens"
+        if max_length < 2:
+            raise RuntimeError(f"no room for [CLS] and [SEP] in {max_length} tokens")
         pieces = self._model.EncodeAsIds(text)[: max_length - 2]
         return [self.cls_id, *pieces, self.sep_id]
 

@@ -84,7 +84,8 @@ class ParallelEngine:
         return replace(report, signal=verdict.signal)
 
     def evaluate(self) -> EvalReport:
-        assert self.evaluation is not None, "this engine was built without a held-out split"
+        if self.evaluation is None:
+            raise RuntimeError("this engine was built without a held-out split")
         self.states.model.eval()
         return self.evaluation.run(self.passes)
 

@@ -55,7 +55,8 @@ def build_nothing() -> None:
     """
     refuse_untested_deepspeed()
     backend = importlib.import_module("deepspeed.comm.torch")  # the package's own name `torch` is PyTorch
-    assert hasattr(backend, "build_shm_op"), "this DeepSpeed builds its helper elsewhere"
+    if not hasattr(backend, "build_shm_op"):
+        raise RuntimeError("this DeepSpeed builds its helper elsewhere")
     backend.build_shm_op = lambda: None
 
 

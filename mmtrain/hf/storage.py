@@ -50,7 +50,8 @@ def write_weights(
             out.write(_header({name: shapes[name] for name in file.names}, dtype))
             for name in file.names:
                 tensor = tensor_of(name).to(dtype).contiguous()
-                assert tuple(tensor.shape) == shapes[name], f"{name} is {tuple(tensor.shape)}, not {shapes[name]}"
+                if tuple(tensor.shape) != shapes[name]:
+                    raise RuntimeError(f"{name} is {tuple(tensor.shape)}, not {shapes[name]}")
                 out.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     num_bytes = sum(prod(shape) for shape in shapes.values()) * dtype.itemsize
     if len(files) > 1:

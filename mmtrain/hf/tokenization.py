@@ -57,7 +57,8 @@ def tokenizer_of_folder(folder: Path, config: VLBertConfig) -> PreTrainedTokeniz
     for number, piece in sorted(roles.values()):
         if model.id_to_token(number) is None:
             model.add_special_tokens([piece])
-            assert model.token_to_id(piece) == number, f"{piece} got another id than the run gave it"
+            if model.token_to_id(piece) != number:
+                raise RuntimeError(f"{piece} got another id than the run gave it")
     treat_control_tokens_as_text(model, [*{model.id_to_token(number) for number, _ in roles.values()}, *OUR_NAMES])
     names = {role: model.id_to_token(number) for role, (number, _) in roles.items()}
     first, last = names["bos_token"], names["eos_token"]

@@ -60,7 +60,8 @@ class RecordLock:
             self._file = None
 
     def _take(self, path: Path) -> bool:
-        assert self._file is not None
+        if self._file is None:
+            raise RuntimeError("the lock file is closed")
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -29,7 +29,7 @@ def stream_command(command: str, timeout_seconds: float) -> Iterator[bytes]:
     bash = shutil.which("bash")
     words = [bash, "-o", "pipefail", "-c", command] if bash else ["/bin/sh", "-c", command]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 (allowed by data.allow_pipe only)
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
         )
         try:
@@ -45,7 +45,8 @@ def stream_command(command: str, timeout_seconds: float) -> Iterator[bytes]:
 
 
 def _pieces(process: subprocess.Popen[bytes], timeout_seconds: float) -> Iterator[bytes]:
-    assert process.stdout is not None
+    if process.stdout is None:
+        raise RuntimeError("the command was started without a pipe for its output")
     output = process.stdout.fileno()
     poll = select.poll()
     poll.register(output, select.POLLIN)
@@ -59,7 +60,8 @@ def _pieces(process: subprocess.Popen[bytes], timeout_seconds: float) -> Iterato
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdout is not None
+    if process.stdout is None:
+        raise RuntimeError("the command was started without a pipe for its output")
     process.stdout.close()
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):

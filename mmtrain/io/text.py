@@ -11,6 +11,11 @@ _SECRET = re.compile(
     r"(?i)(authorization|x-api-key|cookie|token|secret|password|passwd|signature|api[_-]?key)(\"?\s*[:=]\s*)[^\s'\"]+"
     r"(\s+[^\s'\"]+)?"
 )
+# Parameters of signed addresses (S3, GCS, Azure, CloudFront, CDNs), and values that nobody writes by hand.
+_CREDENTIAL = re.compile(
+    r"(?i)&[^=&]*(?:sig|token|key|secret|passw|pwd|auth|credential|policy|expires|session|hmac|x-amz|x-goog)[^=&]*="
+    r"|=[A-Za-z0-9+/_%.~-]{32,}"
+)
 
 
 def printable(text: str) -> str:
@@ -40,10 +45,20 @@ def redact(text: str) -> str:
     return _SECRET.sub(rf"\1\2{HIDDEN}", _URL.sub(lambda found: _redact_url(found[0]), text))
 
 
-def _redact_url(url: str) -> str:
+def without_credentials(text: str) -> str:
+    """`text` with addresses as a data set may publish them: user, password and signed queries hidden.
+
+    A query without anything like a credential stays, for it may be all that tells one image from another.
+    """
+    return _URL.sub(lambda found: _redact_url(found[0], only_credentials=True), text)
+
+
+def _redact_url(url: str, *, only_credentials: bool = False) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:  # as of http://[::1/
         return re.sub(r"//[^/]*@", f"//{HIDDEN}@", url.partition("?")[0].partition("#")[0])
+    if only_credentials and "@" not in parts.netloc and not _CREDENTIAL.search(f"&{parts.query}&{parts.fragment}"):
+        return url
     host = f"{HIDDEN}@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
     return urlunsplit((parts.scheme, host, parts.path, HIDDEN if parts.query else "", HIDDEN if parts.fragment else ""))

@@ -27,7 +27,8 @@ class Layout:
         """The kinds that any of `asked` names, each once."""
         kinds = set(asked)
         unknown = kinds - {*TEXT_KINDS, *FUSION_KINDS}
-        assert not unknown, f"no such rows: {sorted(unknown)}"
+        if unknown:
+            raise RuntimeError(f"no such rows: {sorted(unknown)}")
         return cls(
             text=tuple(kind for kind in TEXT_KINDS if kind in kinds),
             fusion=tuple(kind for kind in FUSION_KINDS if kind in kinds),

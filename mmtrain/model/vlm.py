@@ -20,7 +20,8 @@ from mmtrain.records import Features
 
 TEXT_OF_FUSION = {"positive": "clean", "negative_image": "clean", "negative_text": "clean"}  # the others read their own
 MATCHED_KINDS = ("positive", "negative_image", "negative_text")
-assert set(TEXT_OF_FUSION) < set(FUSION_KINDS)
+if not set(TEXT_OF_FUSION) < set(FUSION_KINDS):
+    raise RuntimeError("TEXT_OF_FUSION names a kind of row that the fusion stack has not")
 
 
 class VisionLanguageModel(torch.nn.Module):
@@ -92,7 +93,8 @@ class VisionLanguageModel(torch.nn.Module):
     def _compare(self, flow: Flow, rows: Rows) -> Features:
         image_SBH = gathered(flow.image_SBH, self.vision_config)[: self._num_real(rows)]
         clean_TBH = gathered(flow.text_TRH[:, : image_SBH.shape[1]], self.text_config)  # the first of the kinds
-        assert rows.layout.text[0] == "clean"
+        if rows.layout.text[0] != "clean":
+            raise RuntimeError("the clean texts are not the first rows of the text tower")
         found = self.contrast(image_SBH, clean_TBH, rows.last_B)
         # As they would come out of a packet, so that the loss and the negatives are the same with and without stages.
         image_BE, text_BE, temperature = (part.to(image_SBH.dtype).float() for part in found)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from mmtrain.io.atomic import atomic_write
 from mmtrain.io.command import naming
 from mmtrain.io.console import print_log
 from mmtrain.io.json_text import JsonError, lenient_json
+from mmtrain.io.utf8_paths import utf8_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,7 @@ class RunLog:
         self.run_dir = run_dir
         self._lines: TextIO | None = None
         self._board: SummaryWriter | None = None
+        self._board_place = ExitStack()
         self._first_step: int | None = None  # from here on TensorBoard forgets what an earlier attempt has shown
         if writes:
             self._open()
@@ -90,6 +93,7 @@ class RunLog:
                 self._lines.close()
         if self._board is not None:
             self._board.close()
+        self._board_place.close()
         self._lines = self._board = None
 
     def __enter__(self) -> "RunLog":
@@ -106,8 +110,10 @@ class RunLog:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # a second to import: only where it is used
 
-            place = str(self.run_dir / "tensorboard")
-            self._board = SummaryWriter(place, flush_secs=TENSORBOARD_FLUSH_SECONDS, purge_step=self._first_step)
+            folder = self.run_dir / "tensorboard"
+            folder.mkdir(exist_ok=True)
+            place = self._board_place.enter_context(utf8_path(folder))
+            self._board = SummaryWriter(str(place), flush_secs=TENSORBOARD_FLUSH_SECONDS, purge_step=self._first_step)
         return self._board
 
     def _open(self) -> None:

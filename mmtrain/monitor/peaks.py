@@ -48,7 +48,8 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
 
     fp32 is the rate without tensor cores: a run that lets fp32 products use TF32 must not be measured by it.
     """
-    assert precision in ("bf16", "fp32"), f"precision is {precision!r}; wanted bf16 or fp32, resolved from auto"
+    if precision not in ("bf16", "fp32"):
+        raise RuntimeError(f"precision is {precision!r}; wanted bf16 or fp32, resolved from auto")
     name = re.sub(r"^(NVIDIA|Tesla)\s+", "", device_name.strip())
     for pattern, peak in _PEAKS:
         if "MIG" not in name and re.fullmatch(pattern, name):

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mmtrain.io.atomic import atomic_open, atomic_write
+from mmtrain.io.text import redact
 from mmtrain.parallel.launch import Launch, Preempted, cause_of
 
 LOG = logging.getLogger("mmtrain.monitor")
@@ -69,7 +70,7 @@ class RunStatus:
 
     def end(self, state: str, reason: str, *, can_resume: bool) -> bool:
         """Write how this attempt ended, unless a rank did before; whether this was the first word on it."""
-        status = self._now(state, reason, can_resume=can_resume)
+        status = self._now(state, redact(reason), can_resume=can_resume)
         with _worth_a_warning():
             self._ending.parent.mkdir(exist_ok=True)
             try:
@@ -93,7 +94,8 @@ class RunStatus:
             self.end("failed", cause_of(error, self._launch, refusals), can_resume=not isinstance(error, refusals))
             raise
         if self._is_first:
-            self.end("completed", f"all {self.num_steps} steps are done", can_resume=False)
+            past = f"; the run stands after step {self.step}" if self.step > self.num_steps else ""
+            self.end("completed", f"all {self.num_steps} steps are done{past}", can_resume=False)
 
     @property
     def _ending(self) -> Path:

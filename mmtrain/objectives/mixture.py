@@ -50,7 +50,8 @@ class Mixture:
 
     def take_first_pass(self, found: Sequence[tuple[Batch, Features]], totals: Totals) -> None:
         """Hand over what the first pass found of each micro-batch."""
-        assert self._over_all is not None, "no objective asked for a first pass"
+        if self._over_all is None:
+            raise RuntimeError("no objective asked for a first pass")
         self._over_all.take_first_pass(found, totals)
 
     def losses(self, features: Features, batch: Batch, totals: Totals) -> dict[str, torch.Tensor]:

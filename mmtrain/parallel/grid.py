@@ -24,7 +24,8 @@ class Grid:
     def over(cls, world_size: int, tp: int, pp: int) -> "Grid":
         """The grid of `world_size` ranks; dp is what tp and pp leave. The config's check says that they divide."""
         dp, rest = divmod(world_size, tp * pp)
-        assert rest == 0 and dp > 0, f"{world_size} ranks do not fill a grid of tp {tp} x pp {pp}"
+        if not (rest == 0 and dp > 0):
+            raise RuntimeError(f"{world_size} ranks do not fill a grid of tp {tp} x pp {pp}")
         return cls(pp=pp, dp=dp, tp=tp)
 
     @property

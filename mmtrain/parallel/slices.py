@@ -39,7 +39,8 @@ class Slice:
 
         Of a matrix at most three rectangles: the end of a row, whole rows, the beginning of a row.
         """
-        assert 0 <= start <= stop <= math.prod(self.shape), f"{start}:{stop} of {self}"
+        if not (0 <= start <= stop <= math.prod(self.shape)):
+            raise RuntimeError(f"{start}:{stop} of {self}")
         for corner, shape in _tiles(self.shape, start, stop):
             offset = tuple(own + inside for own, inside in zip(self.offset, corner, strict=True))
             yield replace(self, offset=offset, shape=shape)

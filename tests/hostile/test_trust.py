@@ -516,3 +516,64 @@ def test_a_secret_in_an_address_stays_with_its_owner(tiny, tmp_path, command: Co
     ended = command("mmtrain", "pretrain", *words, "data.read_retries=1")
     assert ended.code == 2 and "127.0.0.1" in ended.err
     assert SECRET.replace(" ", "") not in ended.err and "sig=abc" not in ended.err
+
+
+def test_a_config_with_a_secret_is_its_owner_s(tiny, tmp_path: Path) -> None:
+    from mmtrain.config.load import load_config
+    from mmtrain.monitor.folder import RunFolder
+
+    for name, place, mode in (("plain", "http://h/x.tar", 0o644), ("signed", "http://h/x.tar?sig=abc", 0o600)):
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        words = [f"data.train={place}", f"data.tokenizer={tiny.tokenizer}", f"run_dir={run_dir}"]
+        plan = load_config(None, words)
+        folder = RunFolder(run_dir, writes=True)
+        folder.copy_inputs(plan)
+        folder.close()
+        written = run_dir / "config.yaml"
+        assert load_config(written, []).data.train == (place,)  # the run reads its data by it
+        assert written.stat().st_mode & 0o777 & ~os.umask(os.umask(0)) == mode & ~os.umask(os.umask(0))
+
+
+def test_a_checkpoint_of_signed_places_says_no_secret(tiny: Tiny) -> None:
+    from mmtrain.checkpoint.resume import describe
+    from mmtrain.config.load import load_config
+    from mmtrain.data.tokenizer import Tokenizer
+
+    class Order:
+        def state(self) -> dict[str, Any]:
+            return {}
+
+    plan = load_config(None, ["data.train=http://u:p@h/x.tar?sig=abc", "data.heldout=s3://b/y"])
+    manifest = describe(plan, 1, Order(), Tokenizer(tiny.tokenizer))
+    assert manifest.config["data"]["train"] == ["http://***@h/x.tar?***"]
+    assert manifest.config["data"]["heldout"] == ["s3://b/y"]
+
+
+def test_weights_alone_are_not_resumed(tiny, tiny_run, tmp_path, command: Command) -> None:
+    assert command("mmtrain", "reshard", tiny_run, "--to", tmp_path / "w", "--weights-only").code == 0
+    ended = command("mmtrain", "pretrain", *tiny.words, f"run_dir={tmp_path}/w")
+    refused(ended, "has no optimizer moments", f"model.init_from={tmp_path}/w")
+    assert not (tmp_path / "w" / "status.json").exists()
+
+
+def test_a_run_past_its_end_says_so(tiny, tiny_run, command: Command) -> None:
+    words = [*tiny.words, f"run_dir={tiny_run}", "train.num_steps=1"]
+    ended = command("mmtrain", "pretrain", *words)
+    assert ended.code == 0 and "nothing is left to train: the run stands after step 1" in ended.err
+
+
+def test_a_run_whose_name_is_no_utf_8_is_trained_and_evaluated(tiny, tmp_path, command: Command) -> None:
+    for name in ("d\udce9t", "exp #1", "2024-05-01"):
+        run_dir = tmp_path / name
+        assert command("mmtrain", "pretrain", *tiny.words, f"run_dir={run_dir}").code == 0
+        assert (run_dir / "config.yaml").is_file()
+        assert command("mmtrain", "evaluate", run_dir).code == 0
+
+
+def test_a_run_is_evaluated_from_any_folder(tiny, tmp_path, command: Command, monkeypatch) -> None:
+    monkeypatch.chdir(tiny.folder)
+    places = ["data.train=set/train", "data.heldout=set/heldout", "data.tokenizer=set/tokenizer.model"]
+    assert command("mmtrain", "pretrain", "--config", "run.yaml", *places, f"run_dir={tmp_path}/own").code == 0
+    monkeypatch.chdir("/")
+    assert command("mmtrain", "evaluate", tmp_path / "own").code == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmtrain.io.text import encodable, printable, redact
+from mmtrain.io.text import encodable, printable, redact, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,24 @@ def test_secrets_of_addresses_are_hidden(text: str, shown: str) -> None:
 
 def test_only_surrogates_are_escaped_where_text_is_kept() -> None:
     assert encodable("d\udce9t é\t\ud83d") == "d\\xe9t é\t\\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("address", "published"),
+    [
+        ("http://u:p@h/a.jpg", "http://***@h/a.jpg"),
+        ("http://u:p@h/a.jpg?id=1", "http://***@h/a.jpg?***"),
+        ("https://h/a.jpg?id=12&size=large", "https://h/a.jpg?id=12&size=large"),
+        ("https://h/a.jpg?id=12&X-Amz-Signature=abc", "https://h/a.jpg?***"),
+        ("https://h/a.jpg?sv=1&sig=abc", "https://h/a.jpg?***"),
+        ("https://h/a.jpg?Expires=1&Policy=x", "https://h/a.jpg?***"),
+        ("https://h/a.jpg?hm=0123456789abcdef0123456789abcdef", "https://h/a.jpg?***"),
+        ("https://h/a.jpg#access_token=abc", "https://h/a.jpg#***"),
+        ("pairs.csv: https://h/a.jpg?token=abc", "pairs.csv: https://h/a.jpg?***"),
+        ("token=abc.jpg", "token=abc.jpg"),
+        ("photos/0.jpg", "photos/0.jpg"),
+    ],
+)
+def test_a_published_address_keeps_what_is_no_credential(address: str, published: str) -> None:
+    assert without_credentials(address) == published
+    assert without_credentials(published) == published

@@ -43,7 +43,7 @@ def test_no_negative_is_drawn_where_nobody_asks_for_one() -> None:
 
 
 def test_a_kind_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(AssertionError, match="sideways"):
+    with pytest.raises(RuntimeError, match="sideways"):
         Layout.of(["clean", "sideways"])
 
 

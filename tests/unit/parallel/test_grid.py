@@ -25,7 +25,7 @@ def test_rank_and_coord_are_each_others_inverse(world_size: int, tp: int, pp: in
 
 
 def test_a_world_that_the_axes_do_not_fill_is_no_grid() -> None:
-    with pytest.raises(AssertionError, match="6 ranks do not fill"):
+    with pytest.raises(RuntimeError, match="6 ranks do not fill"):
         Grid.over(6, tp=4, pp=1)
 
 
