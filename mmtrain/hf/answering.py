@@ -67,9 +67,10 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
             one, images = is_one_picture(images), self.pixels_of(images)
             room = self.config.answer_tokens
             prompts = self.needed_processor().prompts(texts_for(images, text), ends=True, room=room)
-            if "max_new_tokens" not in how:
-                how = {"max_length": prompts["input_ids"].shape[1] + room} | how
-            how = {"prefix_length": prompts["input_ids"].shape[1]} | how
+            length = prompts["input_ids"].shape[1]
+            # One of the two lengths: the generation config has a max_length, and transformers warns of both.
+            num_new = how.pop("max_new_tokens", room)
+            how = {"max_length": length + num_new, "prefix_length": length} | how
             ids = super().generate(images, **prompts, **how)
             ids = ids if isinstance(ids, torch.Tensor) else ids.sequences
             said = self.needed_processor().batch_decode(self._said(ids, prompts["input_ids"]), skip_special_tokens=True)

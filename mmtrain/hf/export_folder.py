@@ -58,8 +58,8 @@ def read_config(folder: Path) -> VLBertConfig:
     kind = read_json(file).get("model_type")
     if kind != VLBertConfig.model_type:
         raise ExportError(f"{folder} is a model of type {kind!r}; wanted an export ({VLBertConfig.model_type})")
-    config = _parsed(file, lambda: VLBertConfig.from_pretrained(folder))
-    _parsed(file, lambda: config.plan)
+    config = parsed(file, lambda: VLBertConfig.from_pretrained(folder))
+    parsed(file, lambda: config.plan)
     return config
 
 
@@ -69,7 +69,7 @@ def check_weights(folder: Path, config: VLBertConfig) -> None:
     num_layers = sum(config.plan.model_dump()[f"{stack}_layers"] for stack in ("vision", "text", "fusion"))
     if num_layers > len(found):  # before anything is made of that size
         raise ExportError(f"{folder / CONFIG} wants {num_layers} layers, but the weights are {len(found)} tensors")
-    for name, shape in _parsed(folder / CONFIG, lambda: shapes(config)).items():
+    for name, shape in parsed(folder / CONFIG, lambda: shapes(config)).items():
         if name not in found:
             raise ExportError(f"the weights in {folder} lack {name}; export the run anew")
         file, own, dtype = found[name]
@@ -104,10 +104,10 @@ def load_processor(folder: Path) -> VLBertProcessor:
         if (folder / name).exists():
             read_json(folder / name)
     if file.name == TOKENIZER_FILE:
-        _parsed(file, lambda: VLBertTokenizer(str(file)))
+        parsed(file, lambda: VLBertTokenizer(str(file)))
     with utf8_path(folder) as place:
         read = partial(VLBertProcessor.from_pretrained, place)
-        return _parsed(folder / PROCESSOR_FILE, read, f" or {TOKENIZER_CONFIG}")
+        return parsed(folder / PROCESSOR_FILE, read, f" or {TOKENIZER_CONFIG}")
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -143,7 +143,7 @@ def check_file(file: Path) -> None:
 def _check_generation(folder: Path, config: VLBertConfig) -> None:
     file = folder / GENERATION
     read_json(file)
-    said = _parsed(file, lambda: GenerationConfig.from_pretrained(folder))
+    said = parsed(file, lambda: GenerationConfig.from_pretrained(folder))
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(said, name) != getattr(config, name):
             raise ExportError(f"{file} has {name} {getattr(said, name)}, but {CONFIG} {getattr(config, name)}")
@@ -152,7 +152,7 @@ def _check_generation(folder: Path, config: VLBertConfig) -> None:
         raise ExportError(f"{file} has suppress_tokens that are no ids of the model's vocabulary")
 
 
-def _parsed(file: Path, parse: Callable[[], Result], more: str = "") -> Result:
+def parsed(file: Path, parse: Callable[[], Result], more: str = "") -> Result:
     """What a library makes of a file; ExportError names the file, for libraries raise nearly anything."""
     try:
         return parse()

@@ -14,6 +14,7 @@ from mmtrain.hf.export_folder import (
     CONFIG,
     ExportError,
     check_weights,
+    parsed,
     read_config,
     read_json,
     tensors_in,
@@ -22,7 +23,7 @@ from mmtrain.hf.export_folder import (
 from mmtrain.hf.names import in_twin
 from mmtrain.hf.storage import WeightFolder, is_file_of
 from mmtrain.hf.tokenization import TOKENIZER_FILE
-from mmtrain.hf.towers import TowerSource
+from mmtrain.hf.towers import PIXEL_FILES, TowerSource
 
 TOWER_KINDS = ("clip", "siglip")
 
@@ -61,12 +62,21 @@ def open_source(folder: Path, towers: str) -> Source:
     if kind == VLBertConfig.model_type:
         return ExportSource(folder)
     if kind in TOWER_KINDS:
-        tensors_in(folder)
-        return TowerSource(folder, kind, towers)
+        return _open_towers(folder, kind, towers)
     raise ExportError(
         f"model.init_from is {str(folder)!r}, a model of type {kind!r}; wanted an export ({VLBertConfig.model_type}), "
         "a clip or a siglip"
     )
+
+
+def _open_towers(folder: Path, kind: str, towers: str) -> TowerSource:
+    tensors_in(folder)
+    for file in PIXEL_FILES:
+        if (folder / file).exists():
+            read_json(folder / file)
+    source = parsed(folder / CONFIG, lambda: TowerSource(folder, kind, towers))
+    parsed(folder / PIXEL_FILES[0], source.pixel_scale)
+    return source
 
 
 class ExportSource:

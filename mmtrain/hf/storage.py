@@ -115,13 +115,18 @@ class WeightFolder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Whole shape of a tensor."""
-        with utf8_path(self._files[name]) as path, safe_open(path, "pt") as file:
+        with utf8_path(self._file_of(name)) as path, safe_open(path, "pt") as file:
             return tuple(file.get_slice(name).get_shape())
 
     def read(self, name: str, index: Sequence[slice] | None = None) -> torch.Tensor:
         """A tensor, or the rectangle `index` of it; no more is read than that."""
-        with utf8_path(self._files[name]) as path, safe_open(path, "pt") as file:
+        with utf8_path(self._file_of(name)) as path, safe_open(path, "pt") as file:
             return file.get_tensor(name) if index is None else file.get_slice(name)[tuple(index)]
+
+    def _file_of(self, name: str) -> Path:
+        if name not in self._files:
+            raise StorageError(f"the weights in {self.folder} lack {name}")
+        return self._files[name]
 
 
 def read_weight_map(folder: Path) -> dict[str, str] | None:

@@ -25,6 +25,7 @@ PIXELS = {  # mean and deviation of each channel where preprocessor_config.json 
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+PIXEL_FILES = ("preprocessor_config.json", "processor_config.json")
 LAYER = re.compile(r"(vision|text)\.stack\.layers\.(\d+)\.(.+)\.(weight|bias)")
 IN_A_LAYER = {
     "input_layernorm": "layer_norm1",
@@ -190,15 +191,22 @@ class TowerSource:
         With p = 2x - 1 for x in [0, 1], (x - mean) / deviation is p 0.5 / deviation + (0.5 - mean) / deviation.
         """
         theirs = self._weights.read("vision_model.embeddings.patch_embedding.weight").double()
-        mean, deviation = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in self._pixels())
+        mean, deviation = (value[:, None, None] for value in self.pixel_scale())
         weight = (theirs * (0.5 / deviation)).flatten(1)
         bias = (theirs * ((0.5 - mean) / deviation)).sum(dim=(1, 2, 3))
         if "vision_model.embeddings.patch_embedding.bias" in self._weights:
             bias = bias + self._weights.read("vision_model.embeddings.patch_embedding.bias")
         return weight.float(), bias.float()
 
+    def pixel_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of the three channels; ValueError where its files have none that could be."""
+        mean, deviation = (torch.tensor(value, dtype=torch.float64) for value in self._pixels())
+        if mean.shape != (3,) or deviation.shape != (3,) or not (deviation > 0).all() or not mean.isfinite().all():
+            raise ValueError(f"image_mean is {mean.tolist()} and image_std {deviation.tolist()}; wanted three of each")
+        return mean, deviation
+
     def _pixels(self) -> tuple[Sequence[float], Sequence[float]]:
-        for file, inner in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        for file, inner in zip(PIXEL_FILES, (None, "image_processor"), strict=True):
             if (self.folder / file).exists():
                 said = json.loads((self.folder / file).read_text())
                 said = said.get(inner, {}) if inner else said

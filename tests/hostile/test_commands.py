@@ -548,3 +548,56 @@ def test_a_wrong_word_is_a_sentence_and_exit_code_2(case: str, tiny: Tiny, comma
 def test_overrides_may_stand_behind_flags(tiny: Tiny, tiny_run: Path, command: Command) -> None:
     ended = command("mmtrain", "evaluate", tiny_run, "--captions", f"data.heldout={tiny.heldout}")
     assert ended.code == 0 and "caption" in ended.out, ended.err
+
+
+# --- towers of others -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP as Hugging Face writes it."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder = tmp_path_factory.mktemp("clip")
+    inner = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=inner | {"vocab_size": 64}, vision_config=inner | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    return folder
+
+
+TOWERS = {
+    **{f"{how} {name}": (name, how) for name in ("model.safetensors", "preprocessor_config.json") for how in DAMAGE},
+    "no deviation": ("preprocessor_config.json", {"image_mean": [0.5] * 3, "image_std": [0, 0, 0]}),
+    "a mean of words": ("preprocessor_config.json", {"image_mean": "grey", "image_std": [1, 1, 1]}),
+    "a list": ("preprocessor_config.json", [1]),
+    "no heads": ("config.json", {"model_type": "clip", "vision_config": {"num_attention_heads": 0}}),
+    "words": ("config.json", {"model_type": "clip", "vision_config": "large"}),
+}
+
+
+@pytest.mark.parametrize("case", TOWERS)
+def test_a_run_begins_with_no_damaged_tower(
+    case: str, clip: Path, tiny: Tiny, tmp_path: Path, command: Command
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    name, how = TOWERS[case]
+    if isinstance(how, str):
+        damage(folder / name, how)
+    else:
+        (folder / name).write_text(json.dumps(how))
+    words = ["model.init_towers=vision", "model.vision_activation=quick_gelu", "model.vision_entry_norm=true"]
+    ended = command("mmtrain", "pretrain", *tiny.words, *words, f"run_dir={tmp_path}/new", f"model.init_from={folder}")
+    if case == "gone preprocessor_config.json":  # CLIP's own numbers hold
+        assert ended.code == 0, ended.err
+        return
+    assert ended.code == 2 and ended.err.startswith("mmtrain: ") and name in ended.err, ended.err
+    assert not (tmp_path / "new" / "checkpoints").exists()
+
+
+def test_an_answer_comes_without_a_warning(tiny: Tiny, command: Command) -> None:
+    ended = command("mmtrain", "generate", tiny.export, tiny.pictures / "0.jpg", "--ask", "what?", "--max-length", "1")
+    assert (ended.code, ended.err) == (0, "") and ended.out.count("\n") == 1
