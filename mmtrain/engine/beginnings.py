@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from mmtrain.checkpoint.beginning import RunSource, is_run
-from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.tuning import HEADS, POSITIONS, is_low_rank
 from mmtrain.data.tokenizer import Tokenizer
+from mmtrain.io.errors import InputError
 from mmtrain.model.chunks import StageModel
 from mmtrain.model.vision import positions_on_grid
 from mmtrain.parallel.slices import Slice
@@ -23,13 +23,12 @@ def refuse_unfit_source(plan: RunConfig, tokenizer: Tokenizer) -> None:
     """Nothing, or ConfigError where model.init_from does not fit the model or the tokenizer, with every reason."""
     if not _is_wanted(plan):
         return
-    from mmtrain.hf.export_folder import ExportError
     from mmtrain.hf.sources import open_source
 
     folder = plan.model.init_from
     try:
         source = RunSource(folder) if is_run(folder) else open_source(folder, plan.model.init_towers)
-    except (ExportError, CheckpointError) as error:
+    except InputError as error:
         raise ConfigError([str(error)]) from None
     faults = [*source.faults(plan.model, tokenizer.sha256), *_answer_faults(plan, source.answers)]
     if isinstance(source, RunSource):

@@ -16,16 +16,16 @@ from mmtrain.hf.names import shapes
 from mmtrain.hf.processing import PROCESSOR_FILE, VLBertProcessor
 from mmtrain.hf.storage import TYPE_NAMES, WHOLE_FILE, read_weight_map, weight_file
 from mmtrain.hf.tokenization import TOKENIZER_FILE, VLBertTokenizer
+from mmtrain.io.documents import read_json_object
 from mmtrain.io.errors import InputError
 from mmtrain.io.file_kinds import describe_file
-from mmtrain.io.json_text import JsonError, strict_json
 from mmtrain.io.text import printable
 from mmtrain.io.utf8_paths import utf8_path
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 FOLDER_TOKENIZER = "tokenizer.json"  # of a run whose tokenizer was another model's
 MORE_JSON = ("special_tokens_map.json", "added_tokens.json", FOLDER_TOKENIZER)  # that there may be
-MAX_JSON_BYTES, MAX_JSON_DEPTH = 64 << 20, 256
+MAX_JSON_BYTES = 64 << 20  # a tokenizer.json of a large vocabulary has some ten
 MAX_SHOWN = 200  # characters of a library's own words in a message
 Model = TypeVar("Model", bound=WithProcessor)
 Result = TypeVar("Result")
@@ -119,15 +119,9 @@ def tokenizer_file(folder: Path) -> Path:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; ExportError where the file is missing, damaged or another thing."""
+    """A JSON object; InputError where the file is missing, damaged or another thing."""
     check_file(file)
-    try:
-        found = strict_json(file.read_bytes(), max_bytes=MAX_JSON_BYTES, max_depth=MAX_JSON_DEPTH)
-    except JsonError as error:
-        raise ExportError(f"{file} is damaged: {_shown(error)}; export the run anew, or fetch it again") from error
-    if not isinstance(found, dict):
-        raise ExportError(f"{file} holds no JSON object; export the run anew, or fetch it again")
-    return found
+    return read_json_object(file, max_bytes=MAX_JSON_BYTES)
 
 
 def check_file(file: Path) -> None:

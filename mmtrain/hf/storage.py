@@ -105,6 +105,7 @@ class WeightFolder:
         if places is None:
             with utf8_path(weight_file(folder, WHOLE_FILE)) as path, safe_open(path, "pt") as file:
                 places = dict.fromkeys(file.keys(), WHOLE_FILE)
+        self._folder = folder
         self._files = {name: weight_file(folder, place) for name, place in places.items()}
 
     def __contains__(self, name: str) -> bool:
@@ -125,7 +126,7 @@ class WeightFolder:
 
     def _file_of(self, name: str) -> Path:
         if name not in self._files:
-            raise StorageError(f"the weights in {self.folder} lack {name}")
+            raise StorageError(f"the weights in {self._folder} lack {name}")
         return self._files[name]
 
 
