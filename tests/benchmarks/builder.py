@@ -111,7 +111,7 @@ def builders(work: Path, peer: str | None) -> dict[str, Callable[[Path], list[st
     (work / "pillow_pool.py").write_text(PILLOW_POOL)
     (work / "img2dataset_run.py").write_text(IMG2DATASET)
     table, addresses = str(work / "photos.csv"), str(work / "addresses.csv")
-    ours = [sys.executable, "-m", "data_tools", "build", table]
+    ours = [sys.executable, "-m", "data_tools", "build", table, "--allow-outside-root"]
     rules = ["--resize", SIDE_PIXELS, "--samples-per-shard", SAMPLES_PER_SHARD, "--processes", PROCESSES]
     commands: dict[str, Callable[[Path], list[str]]] = {
         "mmdata": lambda out: [*ours, str(out), *map(str, rules)],
