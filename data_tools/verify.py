@@ -31,7 +31,9 @@ from mmtrain.data.index import (
     read_part,
     scan_shard,
 )
+from mmtrain.data.sample_check import metadata_faults
 from mmtrain.data.sources import list_shards
+from mmtrain.data.table import as_metadata
 from mmtrain.io.json_text import JsonError, strict_json
 
 
@@ -199,8 +201,10 @@ def _text_faults(index: ShardIndex, parts: dict[str, Part]) -> Iterator[str]:
         yield "has a caption that is not UTF-8"
     if "json" in parts and parts["json"].size > MAX_FACTS_BYTES:
         yield f"has a .json of {parts['json'].size} bytes, at most {MAX_FACTS_BYTES}"
-    elif "json" in parts and (fault := _json_fault(read_part(index.path, parts["json"]))):
-        yield fault
+    elif "json" in parts:
+        content = read_part(index.path, parts["json"])
+        fault = _json_fault(content)
+        yield from [fault] if fault else metadata_faults(as_metadata(content))
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -20,10 +20,17 @@ def text_faults(caption: Content | None, metadata: Content | None) -> list[str]:
     """
     faults: list[str] = []
     said = _value_of(lambda: as_metadata(metadata), faults) or {}
-    _value_of(lambda: as_captions(said), faults)
-    questions = _value_of(lambda: parse_questions(said), faults)
-    if caption is not None or not questions:
+    faults += metadata_faults(said)
+    if caption is not None or not said.get("questions"):
         _value_of(lambda: as_caption(caption), faults)
+    return faults
+
+
+def metadata_faults(said: dict) -> list[str]:
+    """Why the "captions" and "questions" of a .json cannot be read, which only runs that ask for them do."""
+    faults: list[str] = []
+    _value_of(lambda: as_captions(said), faults)
+    _value_of(lambda: parse_questions(said), faults)
     return faults
 
 

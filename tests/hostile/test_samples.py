@@ -356,3 +356,14 @@ def test_a_scene_that_is_not_in_our_form_is_not_judged(said: Any) -> None:
 
 def test_a_scene_in_our_form_is_judged() -> None:
     assert as_scene([THING, OTHER]) == [THING, OTHER]
+
+
+@pytest.mark.parametrize(
+    "said", [{"captions": [None]}, {"captions": "a"}, {"questions": "none"}, {"questions": [{"question": 5}]}], ids=str
+)
+def test_lists_that_a_run_could_not_read_are_named_by_verify(said: dict, tmp_path: Path) -> None:
+    from data_tools.verify import Check, check_shard
+
+    shard = write_tar(tmp_path / "x.tar", {"k": files_of(1) | {"json": json.dumps(said).encode()}})
+    (fault,) = check_shard(Check(shard, None, False)).faults
+    assert (fault.key, fault.reason) == ("k", *text_faults(b"a dog", json.dumps(said).encode()))

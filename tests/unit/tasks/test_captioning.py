@@ -147,3 +147,14 @@ def test_questions_of_two_shards_have_ids_of_their_own(tmp_path: Path, report_of
 def test_the_central_caption_of_blanks_is_one_of_them() -> None:
     assert most_central([["a cat", "\x1c"], ["a dog"]]) in {"a cat", "a dog"}
     assert most_central([["\x1c"]]) == "\x1c"
+
+
+@pytest.mark.parametrize("scene", [["indoor", "kitchen"], [1, 2], [{"name": "a"}, {"name": "b"}], "indoor", None])
+def test_captions_of_no_synthetic_scene_are_refused(scene: Any, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    from mmtrain.data.faults import DataError
+    from mmtrain.deploy.captions import heldout_scores
+
+    data = DataConfig(heldout=[str(set_of(tmp_path / "set", {"scene": scene}))])
+    split = HeldOut(data, tiny_plan().model, MlmConfig(), tokenizer, seed=0, num_pairs=NUM_SAMPLES)
+    with pytest.raises(DataError, match="holds no scene of two things"):
+        heldout_scores(None, split, batch_size=4)
