@@ -1,15 +1,16 @@
 """The tokenizer in a Hugging Face folder, with the special tokens that the model counts on. No torch."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from mmtrain.data.faults import DataError
 from mmtrain.data.tokenizer import Tokenizer
 from mmtrain.io.control_tokens import treat_control_tokens_as_text
+from mmtrain.io.documents import MAX_JSON_BYTES, DocumentError, read_document, read_json_object
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 ROLES = {  # which of a folder's own special tokens serve as ours, the first that there is
@@ -26,7 +27,7 @@ class FolderTokenizer:
 
     def __init__(self, folder: Path) -> None:
         try:
-            content = (folder / FILES[0]).read_bytes()
+            content = read_document(folder / FILES[0], max_bytes=MAX_JSON_BYTES)
             self._model = tokenizers.Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises no class of its own
             raise DataError(f"data.tokenizer is {str(folder)!r}, where no {FILES[0]} can be read: {error}") from None
@@ -47,11 +48,13 @@ class FolderTokenizer:
         said = {}
         for file in FILES[1:]:
             if (folder / file).exists():
-                said |= json.loads((folder / file).read_text())
+                said |= _read_object(folder / file)
         found, names, new = {}, [], self._model.get_vocab_size()
         for piece, roles in ROLES.items():
             given = next((said[role] for role in roles if said.get(role)), None)
-            name = given["content"] if isinstance(given, dict) else given
+            name = given.get("content") if isinstance(given, dict) else given
+            if name is not None and not isinstance(name, str):
+                raise DataError(f"data.tokenizer is {str(folder)!r}, where {piece} is {name!r:.60}; wanted a text")
             number = None if name is None else self._model.token_to_id(name)
             if number is None:
                 number, new = new, new + 1
@@ -78,6 +81,13 @@ class FolderTokenizer:
         # A tokenizer whose [UNK] is another special token, as CLIP's, never writes it.
         is_own = self.unk_id not in (self.pad_id, self.sep_id)
         return pieces.count(self.unk_id) / max(len(pieces), 1) if is_own else 0.0
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(file)
+    except (DocumentError, OSError) as error:
+        raise DataError(f"data.tokenizer is {str(file.parent)!r}, where {file.name} cannot be read: {error}") from None
 
 
 AnyTokenizer = Tokenizer | FolderTokenizer

@@ -5,7 +5,6 @@ first layer, pooling, attention of the text), or is folded into a weight (the no
 not taken, and the table says why.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mmtrain.config.schema import ModelConfig
 from mmtrain.config.shapes import inner_width, stack_activations, stack_norm_epsilons
 from mmtrain.config.tuning import POSITIONS
 from mmtrain.hf.storage import WeightFolder, is_file_of
+from mmtrain.io.documents import read_json_object
 
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 PIXELS = {  # mean and deviation of each channel where preprocessor_config.json does not say them
@@ -72,7 +72,7 @@ class TowerSource:
     def __init__(self, folder: Path, kind: str, towers: str) -> None:
         self.folder, self.kind = folder, kind
         self.towers = ("vision", "text") if towers == "both" else (towers,)
-        self.config = AutoConfig.from_pretrained(folder)
+        self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         self._weights = WeightFolder(folder)
         self._made: set[str] = set()  # names that were asked for and given
 
@@ -208,9 +208,9 @@ class TowerSource:
     def _pixels(self) -> tuple[Sequence[float], Sequence[float]]:
         for file, inner in zip(PIXEL_FILES, (None, "image_processor"), strict=True):
             if (self.folder / file).exists():
-                said = json.loads((self.folder / file).read_text())
+                said = read_json_object(self.folder / file)
                 said = said.get(inner, {}) if inner else said
-                if "image_mean" in said and "image_std" in said:
+                if isinstance(said, dict) and "image_mean" in said and "image_std" in said:
                     return said["image_mean"], said["image_std"]
         return PIXELS[self.kind]
 

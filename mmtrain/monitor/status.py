@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mmtrain.io.atomic import atomic_open, atomic_write
+from mmtrain.io.documents import DocumentError, read_json_object
 from mmtrain.io.text import redact
 from mmtrain.parallel.launch import Launch, Preempted, cause_of
 
@@ -41,10 +42,14 @@ class Status:
 
 
 def read_status(run_dir: Path) -> Status | None:
-    """What the last attempt in `run_dir` said; None where there was none."""
+    """What the last attempt in `run_dir` said; None where there was none, or its file is damaged, which is said."""
     try:
-        return Status(**json.loads((run_dir / STATUS).read_text()))
+        status = Status(**read_json_object(run_dir / STATUS))
+        return replace(status, attempt=int(status.attempt))
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (DocumentError, TypeError, ValueError) as fault:
+        LOG.warning("%s of an earlier attempt is passed over: %s", run_dir / STATUS, fault)
         return None
 
 
@@ -116,8 +121,8 @@ class RunStatus:
 
     def _read_ending(self) -> Status | None:
         try:
-            return Status(**json.loads(self._ending.read_text()))
-        except (OSError, ValueError):
+            return Status(**read_json_object(self._ending))
+        except (OSError, DocumentError, TypeError):
             return None
 
     def _replace(self, status: Status) -> None:

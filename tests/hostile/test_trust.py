@@ -577,3 +577,44 @@ def test_a_run_is_evaluated_from_any_folder(tiny, tmp_path, command: Command, mo
     assert command("mmtrain", "pretrain", "--config", "run.yaml", *places, f"run_dir={tmp_path}/own").code == 0
     monkeypatch.chdir("/")
     assert command("mmtrain", "evaluate", tmp_path / "own").code == 0
+
+
+FOLDERS = {"[1]": "list", "{": "not JSON", "[" * 5000: "deep", '{"cls_token": 7}': "wanted a text", "\x00": "not JSON"}
+
+
+@pytest.mark.parametrize("content", FOLDERS, ids=[name for name in FOLDERS.values()])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_tokenizer_folder_that_is_damaged_is_one_sentence(file: str, content: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    from mmtrain.data.faults import DataError
+    from mmtrain.data.folder_tokenizer import FolderTokenizer
+
+    Tokenizer(WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match="data.tokenizer is ") as refused:
+        FolderTokenizer(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"state": 1}', "[" * 5000, '{"attempt": "x"}'])
+def test_a_status_that_is_damaged_is_passed_over(content: str, tmp_path: Path) -> None:
+    from mmtrain.monitor.status import read_status
+
+    (tmp_path / "status.json").write_text(content)
+    assert read_status(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["answers.json", "answers.txt"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 5000, b"a\na\n", b"[1, 2]"])
+def test_answers_that_are_none_are_one_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    from mmtrain.config.answers import read_answers
+
+    (tmp_path / name).write_bytes(content)
+    if name.endswith(".txt") and content.startswith(b"["):
+        assert len(read_answers(tmp_path / name)) == 1  # an answer, if an odd one
+        return
+    with pytest.raises(ValueError, match="task.answers is ") as refused:
+        read_answers(tmp_path / name)
+    assert "\n" not in str(refused.value)
