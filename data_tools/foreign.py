@@ -94,7 +94,7 @@ def _extend_manifest(
     """Write the manifest with `entries` in place of, or beside, those that it lists."""
     before = {entry.name: entry for entry in old.shards} if old else {}
     new = {entry.name: entry for entry in entries}
-    is_whole = {name for name in os.listdir(folder) if name.endswith(".tar") and not name.startswith(".")} <= new.keys()
+    is_whole = {name for name in os.listdir(folder) if name.lower().endswith(".tar") and name[0] != "."} <= new.keys()
     # Of a folder that was indexed as a whole, shards that are listed but gone are forgotten.
     kept = {} if is_whole else {name: entry for name, entry in before.items() if name not in new}
     merged = sorted((kept | new).values(), key=lambda entry: entry.name)

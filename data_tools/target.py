@@ -167,7 +167,7 @@ def _is_our_index(path: Path) -> bool:
 
 def _is_of_a_set(name: str) -> bool:
     """Whether a new set would write, or its readers would read, a file of that name."""
-    is_shard = name.endswith(".tar") and not name.startswith(".")
+    is_shard = name.lower().endswith(".tar") and not name.startswith(".")
     return is_shard or name in (MANIFEST_NAME, TABLE_NAME, LEFT_OUT_NAME) or bool(_OUR_INDEX_NAME.fullmatch(name))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmtrain.io.atomic import PARTIAL, atomic_write, sync_folder, temporary_name
+from mmtrain.io.json_text import JsonError, lenient_json
 
 # In a folder that is about to be replaced, and in what it has become after that: the names that may go, as JSON.
 MARKER = ".mmtrain-replaced"
@@ -50,16 +51,16 @@ def replace_folder(new: Path, target: Path, owned: Collection[str]) -> None:
     atomic_write(target / MARKER, json.dumps(sorted(owned)))
     aside = _exchange(new, target)
     sync_folder(target.parent)
-    _dispose(aside, target)
+    _dispose(aside, target, set(owned))
 
 
 def finish_replacement(target: Path) -> None:
     """Do what a process that was killed amid `replace_folder` has left undone; nothing where there is nothing."""
     target = Path(os.path.realpath(target))
     for folder in temporary_folders(target):
-        if (folder / MARKER).is_file():
+        if (owned := _owned_in(folder)) is not None:
             if os.path.lexists(target):
-                _dispose(folder, target)
+                _dispose(folder, target, owned)
             else:  # between two renames, where folders cannot be exchanged
                 os.rename(folder, target)
 
@@ -100,13 +101,21 @@ def _rename_exchange(first: Path, second: Path) -> None:
         raise OSError(number, os.strerror(number), str(second))
 
 
-def _dispose(old: Path, target: Path) -> None:
-    """Remove the old folder; what was not owned, as its marker says, and is not in `target` yet goes there.
+def _owned_in(folder: Path) -> set[str] | None:
+    """The names that may go, as the marker of a replaced folder says; None where it has no marker of ours."""
+    try:
+        names = lenient_json((folder / MARKER).read_bytes())
+    except (OSError, JsonError):
+        return None
+    return set(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _dispose(old: Path, target: Path, owned: Collection[str]) -> None:
+    """Remove the old folder; what is not `owned` and not in `target` yet goes there.
 
     Two processes may do this at once: what is gone is done.
     """
     with contextlib.suppress(FileNotFoundError):
-        owned = set(json.loads((old / MARKER).read_bytes()))
         for entry in list(os.scandir(old)):
             path, there = Path(entry.path), target / entry.name
             if entry.name == MARKER:

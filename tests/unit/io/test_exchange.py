@@ -112,3 +112,14 @@ def test_a_kill_leaves_old_or_new_and_can_be_finished(tmp_path, monkeypatch, mom
     finish_replacement(old)
     assert tars(old) in (OLD, NEW)
     assert (old / "notes.txt").read_text() == "mine" and (old / "pics" / "a.jpg").read_text() == "pic"
+
+
+@pytest.mark.parametrize("marker", [b"", b"mine", b"[" * 100_000, b"{}", b"[1]", b"null", b"\xff"])
+def test_a_marker_of_somebody_else_is_left_alone(tmp_path: Path, marker: bytes) -> None:
+    _, old = made(tmp_path)
+    theirs = tmp_path / ".set.1-abcd.partial"
+    theirs.mkdir()
+    (theirs / exchange.MARKER).write_bytes(marker)
+    (theirs / "a.tar").write_text("mine")
+    finish_replacement(old)
+    assert (theirs / "a.tar").read_text() == "mine" and tars(old) == OLD
