@@ -137,12 +137,9 @@ def _show_config(found: "Found") -> None:
 
 def _bring_along(found: "Found", run_dir: Path) -> None:
     """What else of the run a run folder needs to be scored."""
-    from mmtrain.monitor.folder import CONFIG, TOKENIZER
+    from mmtrain.monitor.folder import copy_config_and_tokenizer
 
-    source = found.folder.parent.parent
-    for name in (CONFIG, TOKENIZER):
-        if (source / name).exists() and not (run_dir / name).exists():
-            shutil.copyfile(source / name, run_dir / name)
+    copy_config_and_tokenizer(found.folder.parent.parent, run_dir)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def mend(checkpoints: Path) -> None:
         if folder.name.endswith(REPLACED):
             name = folder.with_name(folder.name.removesuffix(REPLACED))
             if name.exists():
-                shutil.rmtree(folder)
+                remove(folder)
             else:
                 os.replace(folder, name)
 
@@ -62,11 +62,12 @@ def put_in_place(partial: Path, folder: Path) -> None:
     """Give a whole checkpoint its name. One that bore it before stands, under this name or another, until then."""
     replaced = folder.with_name(folder.name + REPLACED)
     if folder.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(replaced):
+            remove(replaced)
         os.replace(folder, replaced)
     os.replace(partial, folder)
     sync_folder(folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)  # what is left of it the next start removes (`mend`)
 
 
 def point_to(folder: Path) -> None:
@@ -84,7 +85,15 @@ def drop_old(checkpoints: Path, keep_last: int, keep_every: int) -> None:
         if step is not None and not (keep_every and step % keep_every == 0):
             removed = folder.with_name(folder.name + REMOVED)  # a kill amid the removal leaves no torn checkpoint
             os.replace(folder, removed)
-            shutil.rmtree(removed)
+            remove(removed)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint; of one that is a link to a folder elsewhere the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def _folders(checkpoints: Path) -> list[Path]:

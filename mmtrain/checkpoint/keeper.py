@@ -1,7 +1,6 @@
 """Keeps a run: one checkpoint after another in its folder, and goes on from the newest."""
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ import torch
 
 from mmtrain.checkpoint.changes import Changes
 from mmtrain.checkpoint.faults import CheckpointError
-from mmtrain.checkpoint.folders import mend, unfinished
+from mmtrain.checkpoint.folders import mend, remove, unfinished
 from mmtrain.checkpoint.load import find_whole, load_tensors
 from mmtrain.checkpoint.manifest import Manifest
 from mmtrain.checkpoint.planners import RectanglesOut
@@ -165,7 +164,7 @@ class Keeper:
                 mend(self.checkpoints)
                 for folder in unfinished(self.checkpoints):
                     LOG.warning("left out and removed: %s, a save that was cut off half-written", folder)
-                    shutil.rmtree(folder)
+                    remove(folder)
             except OSError as found:
                 fault = f"{self.checkpoints} cannot be tidied up: {found}; give this user the right to write there"
         for said in told_by_all(fault):

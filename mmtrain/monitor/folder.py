@@ -112,6 +112,17 @@ def refuse_linked_outputs(run_dir: Path) -> None:
         )
 
 
+def copy_config_and_tokenizer(source: Path, run_dir: Path) -> None:
+    """Put those of another run into `run_dir`, where it has none; the config stays as private as it was."""
+    config, own = source / CONFIG, run_dir / CONFIG
+    if config.exists() and not own.exists():
+        with atomic_open(own) as file:
+            os.fchmod(file.fileno(), config.stat().st_mode & 0o777)
+            file.write(config.read_bytes())
+    if (source / TOKENIZER).exists() and not (run_dir / TOKENIZER).exists():
+        _copy_tokenizer(source / TOKENIZER, run_dir / TOKENIZER)
+
+
 def _copy_tokenizer(source: Path, to: Path) -> None:
     """A file, or of another model's folder the files of its tokenizer: nothing else of it, such as a `token.json`."""
     if not source.is_dir():

@@ -618,3 +618,23 @@ def test_answers_that_are_none_are_one_sentence(name: str, content: bytes, tmp_p
     with pytest.raises(ValueError, match="task.answers is ") as refused:
         read_answers(tmp_path / name)
     assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_that_is_a_link_goes_as_a_link(tmp_path: Path) -> None:
+    from mmtrain.checkpoint import folders
+
+    elsewhere, checkpoints = tmp_path / "elsewhere", tmp_path / "checkpoints"
+    for folder in (elsewhere, *(checkpoints / f"step-0000000{step}" for step in (2, 3))):
+        folder.mkdir(parents=True)
+    (elsewhere / "mine").write_text("kept")
+    (checkpoints / "step-00000001").symlink_to(elsewhere)
+    folders.drop_old(checkpoints, keep_last=2, keep_every=0)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
+    assert (elsewhere / "mine").read_text() == "kept"
+
+
+def test_a_converted_run_s_config_stays_its_owner_s(tiny_run, tmp_path, command: Command) -> None:
+    (tiny_run / "config.yaml").chmod(0o600)
+    assert command("mmtrain", "reshard", tiny_run, "--to", tmp_path / "w").code == 0
+    assert (tmp_path / "w" / "config.yaml").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "w" / "tokenizer.model").read_bytes() == (tiny_run / "tokenizer.model").read_bytes()
