@@ -158,7 +158,7 @@ def test_too_many_of_them_end_every_rank_with_one_sentence_that_names_the_sample
     ranks = start_ranks([sys.executable, "-c", PLANT, "not finite", "2", *words])
     try:
         said = [rank.communicate(timeout=LIMIT_SECONDS)[0] for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [75, 75], said
+        assert [rank.returncode for rank in ranks] == [2, 2], said
         assert said[0].count("mmtrain: step 3 is number 1 in a row") == 1 and "mmtrain: " not in said[1], said
         status = status_of(tmp_path / "run")
         # Rank 1 met it, in the second half of the batch.
