@@ -53,7 +53,8 @@ def figures(survey: Survey, num_shards: int) -> list[tuple[str, str]]:
         ("distinct captions", f"{len(survey.caption_digests)} of {survey.caption_words.total()}"),
         ("words per caption", _spread_phrase(spread(survey.caption_words))),
         ("distinct words", f"{len(survey.words)}"),
-        ("faults", "\n".join([str(len(survey.faults)), *survey.faults[:MAX_FAULTS]])),
+        ("faults", str(len(survey.faults))),
+        *(("", fault) for fault in survey.faults[:MAX_FAULTS]),
     ]
 
 

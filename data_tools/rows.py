@@ -110,9 +110,9 @@ def named_row(line: str, name: object, root: str, captions: Captions, facts: dic
     try:
         place = locate(name, root)
     except ValueError as error:
-        return faulty(line, "malformed address", f"{name}: {error}", captions)
+        return faulty(line, "malformed address", str(error) if name in str(error) else f"{name}: {error}", captions)
     if isinstance(place, Url) and not _is_known_scheme(place.address.partition(":")[0].lower()):
-        return faulty(line, "malformed address", f"{name}: nobody knows addresses of this kind", captions)
+        return faulty(line, "malformed address", f"{name}: its scheme is unknown", captions)
     return Row(0, name, place, captions, facts or None)
 
 

@@ -18,7 +18,7 @@ from mmtrain.config.places import ANSWERS, PATHS, PlaceError, read_word, resolve
 from mmtrain.config.presets import laid_over
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.section import Frozen
-from mmtrain.config.trust import ALLOW_PIPE, PLACES, mark_places_foreign, untrusted_faults
+from mmtrain.config.trust import ALLOW_PIPE, PLACES, mark_places_foreign, unmark_places, untrusted_faults
 from mmtrain.io.errors import InputError
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
@@ -95,6 +95,7 @@ def read_config(
     refusals += [Refusal(*fault) for fault in resolve_paths(tree)]
     allowed = tree.get("data", {}).get("allow_pipe") is True
     refusals += [Refusal(*fault) for fault in untrusted_faults(tree, opened, allow_pipe=allowed)]
+    unmark_places(tree)
     return _validated(_with_answers(tree, refusals), refusals), refusals
 
 
@@ -296,7 +297,10 @@ def _is_meant(detail: ErrorDetails) -> bool:
 
 
 def _in_plain_words(detail: ErrorDetails) -> str:
-    knob = ".".join(str(word) for word in detail["loc"] if word not in ("str", SetConfig.__name__))
+    words = [str(word) for word in detail["loc"] if word not in ("str", SetConfig.__name__)]
+    knob = ".".join(words)
+    if detail["type"] == "missing":
+        return f"{'.'.join(words[:-1])} is {detail['input']!r:.60}, which has no {words[-1]}"
     wanted = WANTED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
     return f"{knob} is {detail['input']!r:.60}; wanted {wanted}"
 

@@ -46,6 +46,15 @@ def mark_places_foreign(tree: Tree) -> None:
             data[name] = foreign(data[name])
 
 
+def unmark_places(tree: Tree) -> None:
+    """The places of data in `tree` as plain text again, in place: pydantic reads no other with names not UTF-8."""
+    data = tree.get("data")
+    for knob in PLACES:
+        name = knob.rpartition(".")[2]
+        if isinstance(data, dict) and name in data:
+            data[name] = _unmarked(data[name])
+
+
 def untrusted_faults(tree: Tree, opened: Sequence[str], *, allow_pipe: bool) -> Iterator[tuple[str, str]]:
     """Places of the keys in `opened` that would run a command, or that no stranger may name: key and sentence."""
     for knob in opened:
@@ -79,6 +88,16 @@ def _places(value: Any) -> Iterator[str]:
         yield from _places(value.get("shards"))
     elif isinstance(value, SetConfig):
         yield from value.shards
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, Foreign):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_unmarked(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _unmarked(entry) for key, entry in value.items()}
+    return value
 
 
 def show(place: str) -> str:

@@ -65,7 +65,7 @@ class Order:
             raise DataError(
                 f"data.train holds {self.num_samples} samples, fewer than one global batch; set "
                 f"train.global_batch_size ({global_batch_size}) to {self.num_samples} or less, give it more shards, "
-                "or set data.tail=pad"
+                "or set data.tail=pad; `mmdata verify` tells why shards hold fewer samples than expected"
             )
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.batches_per_epoch = self.buckets.batches_per_epoch

@@ -122,7 +122,7 @@ class SampleTable:
 def as_caption(content: Content | None) -> str:
     """A caption, stripped; SampleError where it cannot be used."""
     if content is None:
-        raise SampleError("has no caption (a .txt file)")
+        raise SampleError("has no caption (.txt behind the first dot of the name)")
     try:
         text = str(content, "utf-8").strip()
     except UnicodeDecodeError as error:
@@ -147,7 +147,11 @@ def as_image(content: Content | None) -> Content:
     """An image file; SampleError where there is none."""
     if not content:
         missing = content is None
-        raise SampleError("has no image (a .jpg, .jpeg, .png or .webp file)" if missing else "its image is empty")
+        raise SampleError(
+            "has no image (.jpg, .jpeg, .png or .webp behind the first dot of the name)"
+            if missing
+            else "its image is empty"
+        )
     return content
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import sentencepiece
 
 from mmtrain.data.faults import DataError
+from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # a piece's place here is its id
 NUM_CHECKED_CAPTIONS = 256
@@ -28,7 +29,8 @@ class Tokenizer:
             self._model.LoadFromSerializedProto(content)
             pieces = [self._model.IdToPiece(number) for number in range(len(SPECIAL_PIECES))]
         except (RuntimeError, IndexError) as error:
-            raise DataError(f"data.tokenizer is {str(path)!r}, which is no sentencepiece model of this kind") from error
+            kind = describe_bytes(content[:HEAD_BYTES]) or "no sentencepiece model, or a damaged one"
+            raise DataError(f"data.tokenizer is {str(path)!r}, which is {kind}") from error
         if tuple(pieces) != SPECIAL_PIECES:
             raise DataError(
                 f"data.tokenizer is {str(path)!r}, whose first pieces are {', '.join(pieces)}; "

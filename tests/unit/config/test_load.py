@@ -116,6 +116,7 @@ def test_the_message_opens_with_what_it_means_and_lists_one_fault_a_line() -> No
         ("seed.x=2", "seed is {'x': 2}; wanted a whole number"),
         ("data.flip=perhaps", "data.flip is 'perhaps'; wanted true or false"),
         ("data.train=[{shards: a, weigth: 1}]", "data.train.0.weigth is '1'; wanted nothing of that name"),
+        ("data.train={weight: 2}", "data.train.0 is {'weight': '2'}, which has no shards"),
         ("data={train: [{shards: 3}]}", "data.train.0.shards is 3; wanted a list"),
         ("loss.mlm=.nan", "loss.mlm is nan; wanted"),
         ("train.learning_rate=0", "train.learning_rate is 0; wanted more than 0.0"),

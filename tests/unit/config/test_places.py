@@ -171,6 +171,16 @@ def test_a_config_is_written_with_places_that_hold_everywhere(tmp_path: Path, mo
     assert again.model.init_from == tmp_path / "m"
 
 
+@pytest.mark.parametrize(
+    "train", ["d\udce9t", "{shards: [d\udce9t, b]}", "[{shards: d\udce9t, weight: 2}, b]"], ids=ascii
+)
+def test_the_config_of_a_run_is_read_back_with_names_that_are_not_utf_8(train: str, tmp_path: Path) -> None:
+    config = load_config(None, [f"data.train={train}", "data.heldout=h\udce9"])
+    (tmp_path / "c.yaml").write_text(dump_config(config), encoding="utf-8")
+    again, refusals = read_config(tmp_path / "c.yaml", [], trusted=False)
+    assert not refusals and again.data == config.data
+
+
 def test_what_is_given_away_has_no_places_and_no_secrets() -> None:
     config = load_config(
         None, ["data.train=[{shards: 'http://u:p@h/x.tar?sig=s', weight: 1}, s3://b/y]", "run_dir=/a/b"]

@@ -32,6 +32,22 @@ def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path):
             Tokenizer(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"", "empty"),
+        (b"\x1f\x8b\x08junk", "gunzip"),
+        (b"<html>404</html>", "an HTML page"),
+        (b"\x0a\xffjunk", "no sentencepiece model, or a damaged one"),
+    ],
+)
+def test_what_is_no_tokenizer_is_named_for_what_it_is(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "x.model").write_bytes(content)
+    with pytest.raises(DataError, match=rf"x\.model', which is .*{kind}"):
+        Tokenizer(tmp_path / "x.model")
+
+
 def test_a_tokenizer_with_other_special_pieces_is_refused(tmp_path: Path):
     texts = [caption_of(number) for number in range(100)]
     path = train_tokenizer(tmp_path / "x.model", texts, control_symbols=[], bos_piece="<s>")

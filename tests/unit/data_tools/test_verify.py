@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_tools.pack import Sample, write_shard
-from data_tools.report import survey_shards, write_sheet
+from data_tools.report import figures, survey_shards, write_sheet
 from data_tools.survey import spread
 from data_tools.synthetic import SynthSettings, synthesize
 from data_tools.verify import verify_shards
@@ -100,6 +100,17 @@ def test_the_survey_counts_what_the_manifest_states(shards):
     assert survey.record() == stated["statistics"]
     assert survey.num_samples == stated["num_samples"] == 30
     assert survey.image_sizes == {(64, 64): 30}
+
+
+def test_each_fault_is_a_line_of_its_own_in_the_table(shards):
+    for name in ("train-000000.tar", "train-000001.tar"):
+        (shards / name).write_bytes((shards / name).read_bytes() * 2)
+    rows = figures(survey_shards(sorted(shards.glob("*.tar")), processes=1), num_shards=3)
+    assert rows[-3] == ("faults", "2")
+    assert [(what, figure.partition(":")[0]) for what, figure in rows[-2:]] == [
+        ("", "train-000000.tar"),
+        ("", "train-000001.tar"),
+    ]
 
 
 def test_least_median_mean_and_largest_are_those_of_the_counted_values():
