@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,5 +170,14 @@ def test_a_command_that_nobody_reads_to_its_end_is_ended(tmp_path: Path) -> None
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
         next(pieces)
     pieces.close()
-    status = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-    assert not status.exists() or status.read_text().split()[2] in "ZX"
+    status, deadline = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat"), time.monotonic() + 60
+
+    def is_alive() -> bool:
+        try:
+            return status.read_text().split()[2] not in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    while is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive()
