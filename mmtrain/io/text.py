@@ -4,7 +4,7 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 HIDDEN = "***"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\s'\"<>]+")
 _PIPE = re.compile(r"(?i)pipe:(?!\*\*\*).*", re.DOTALL)  # not twice: what stands behind one that is hidden is a message
 # Headers and arguments of commands that carry a secret, as in `curl -H "Authorization: Bearer x"` or `--token=x`.
 _SECRET = re.compile(

@@ -63,3 +63,9 @@ def test_only_surrogates_are_escaped_where_text_is_kept() -> None:
 def test_a_published_address_keeps_what_is_no_credential(address: str, published: str) -> None:
     assert without_credentials(address) == published
     assert without_credentials(published) == published
+
+
+def test_a_long_text_is_searched_for_addresses_in_linear_steps() -> None:
+    # A scheme has an end: else each letter of a long word would begin a search to that word's end.
+    word = "a" * 200_000
+    assert redact(f"{word}://u:secret@h") == redact(word + "://***@h") and redact(word) == word
