@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mmtrain.parallel.grid import Coord, Grid
-from mmtrain.parallel.launch import Launch
+from mmtrain.parallel.launch import Launch, refuse_incomplete
 
 
 def _free_port() -> int:
@@ -38,6 +38,7 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
 
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed asks when it is imported
+    refuse_incomplete(launch.world_size)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if launch.world_size == 1:
         for name, value in alone.items():

@@ -67,14 +67,10 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
             f"RANK is {rank}, WORLD_SIZE is not set; unset RANK for a run of one process, or start the ranks with "
             "deepspeed or torchrun"
         )
-    several = world_size is not None and world_size > 1
+    if rank is None and world_size is not None and world_size > 1:
+        raise _missing("RANK", world_size)
     local_name = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in environment else "LOCAL_SIZE"
     local_world_size, local_rank = _number(environment, local_name), _number(environment, "LOCAL_RANK")
-    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
-        if several and value is None:
-            raise LaunchError(
-                f"WORLD_SIZE is {world_size}, {name} is not set; start the ranks with deepspeed or torchrun"
-            )
     world_size = 1 if world_size is None else world_size
     local_world_size = world_size if local_world_size is None else local_world_size
     _refuse_misfit(environment, (rank or 0, world_size), (local_rank or 0, local_name, local_world_size))
@@ -101,11 +97,17 @@ def _refuse_misfit(environment: Mapping[str, str], ranks: tuple[int, int], local
     port = _number(environment, "MASTER_PORT")
     if port is not None and not 0 < port <= MAX_PORT:
         raise LaunchError(f"MASTER_PORT is {port}; wanted a port, from 1 to {MAX_PORT}")
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
+
+
+def refuse_incomplete(world_size: int, environment: Mapping[str, str] = os.environ) -> None:
+    """LaunchError where a variable is not set without which several ranks cannot meet; asked before they do."""
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         if world_size > 1 and not environment.get(name):
-            raise LaunchError(
-                f"WORLD_SIZE is {world_size}, {name} is not set; start the ranks with deepspeed or torchrun"
-            )
+            raise _missing(name, world_size)
+
+
+def _missing(name: str, world_size: int) -> LaunchError:
+    return LaunchError(f"WORLD_SIZE is {world_size}, {name} is not set; start the ranks with deepspeed or torchrun")
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

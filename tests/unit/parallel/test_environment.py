@@ -9,7 +9,7 @@ import pytest
 
 from mmtrain.io.command import ExitCode
 from mmtrain.parallel import launch as launching
-from mmtrain.parallel.launch import Launch, LaunchError, in_one_sentence, read_launch
+from mmtrain.parallel.launch import Launch, LaunchError, in_one_sentence, read_launch, refuse_incomplete
 
 MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -35,7 +35,6 @@ MISFITS = {
     "other digits": ({"WORLD_SIZE": "٣"}, "WORLD_SIZE is '٣'; wanted a whole number"),
     "long": ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE is '999"),
     "no rank": ({"WORLD_SIZE": "2", **MASTER}, "WORLD_SIZE is 2, RANK is not set"),
-    "no local rank": ({"WORLD_SIZE": "2", "RANK": "0", **MASTER}, "WORLD_SIZE is 2, LOCAL_RANK is not set"),
     "empty local rank": ({"WORLD_SIZE": "1", "LOCAL_RANK": ""}, "LOCAL_RANK is ''"),
     "none": ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0; wanted the number of ranks, at least 1"),
     "rank too high": (
@@ -50,10 +49,6 @@ MISFITS = {
         {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", **MASTER},
         "LOCAL_WORLD_SIZE 4 is more than WORLD_SIZE 2",
     ),
-    "no port": (
-        {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "h"},
-        "WORLD_SIZE is 2, MASTER_PORT is not set",
-    ),
     "no port's number": ({"MASTER_PORT": "x"}, "MASTER_PORT is 'x'; wanted a whole number"),
     "no such port": ({"MASTER_PORT": "70000"}, "MASTER_PORT is 70000; wanted a port, from 1 to 65535"),
 }
@@ -65,6 +60,16 @@ def test_a_misfit_is_one_sentence_with_the_variable(misfit: str) -> None:
     with pytest.raises(LaunchError) as refused:
         read_launch(environment)
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_ranks_that_could_not_meet_are_refused_before_they_try(name: str) -> None:
+    whole = {"LOCAL_RANK": "0", **MASTER}
+    refuse_incomplete(2, whole)
+    refuse_incomplete(1, {})
+    for lacking in ({one: value for one, value in whole.items() if one != name}, {**whole, name: ""}):
+        with pytest.raises(LaunchError, match=f"WORLD_SIZE is 2, {name} is not set; start the ranks with"):
+            refuse_incomplete(2, lacking)
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate"])
