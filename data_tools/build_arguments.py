@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from data_tools.build import BuildSettings
 from data_tools.confine import TableRules
@@ -14,7 +13,7 @@ from data_tools.sources import SourceOptions
 from data_tools.tables import Columns
 from data_tools.texts import CaptionRules, fold
 from mmtrain.data.index import DataError
-from mmtrain.io.arguments import at_least, fraction, natural, size_in_bytes, whole, whole_within
+from mmtrain.io.arguments import at_least, fraction, local_path, natural, size_in_bytes, whole, whole_within
 from mmtrain.io.urls import HTTP_SCHEMES
 
 
@@ -53,7 +52,10 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
         help="VQA v2 questions and, if there are any, their annotations, kept as questions in KEY.json",
     )  # fmt: skip
     group.add_argument(
-        "--retry-failed", type=Path, metavar="EARLIER", help="only what an earlier build of this INPUT could not fetch"
+        "--retry-failed",
+        type=local_path,
+        metavar="EARLIER",
+        help="only what an earlier build of this INPUT could not fetch",
     )
 
 
@@ -75,7 +77,7 @@ def _add_captions(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-repeat-share", type=fraction, default=1.0, help="of the commonest word (%(default)s)")
     group.add_argument("--drop-links", action="store_true", help="captions with an address in them")
     group.add_argument("--drop-alt-texts", action="store_true", help="names of files and what pages write everywhere")
-    group.add_argument("--blacklist", type=Path, metavar="FILE", help="whole captions to leave out, one a line")
+    group.add_argument("--blacklist", type=local_path, metavar="FILE", help="whole captions to leave out, one a line")
     group.add_argument("--apart", action="store_true", help="a sample per caption; else all captions are in KEY.json")
 
 
@@ -89,7 +91,7 @@ def _add_cut(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--against",
-        type=Path,
+        type=local_path,
         nargs="+",
         action="extend",
         default=[],

@@ -10,6 +10,7 @@ from data_tools.build import Earlier, Effort, build_shards, merge_parts
 from data_tools.build_arguments import add_flags, fetch_rules_of, part, settings_of, source_options_of
 from data_tools.left_out import MAX_EXAMPLES, Tally
 from data_tools.pack import LEFT_OUT_NAME, TABLE_NAME
+from mmtrain.io.arguments import local_path
 from mmtrain.io.console import PlainTable, print_table
 
 LEFT_SOME_OUT = 3  # exit code with --strict: the shards are written, but not every sample is in them
@@ -23,7 +24,7 @@ INPUT_HELP = (
 def build_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata build`."""
     parser.add_argument("input", nargs="+", metavar="INPUT", help=INPUT_HELP)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder that gets the shards")
+    parser.add_argument("out", type=local_path, metavar="OUT", help="folder that gets the shards")
     add_flags(parser)
     parser.add_argument("--strict", action="store_true", help=f"exit with {LEFT_SOME_OUT} if anything is left out")
     add_processes(parser)
@@ -55,7 +56,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 def merge_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata merge`."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder that all parts were built into")
+    parser.add_argument("out", type=local_path, metavar="OUT", help="the folder that all parts were built into")
     add_processes(parser)
 
 

@@ -15,7 +15,7 @@ from data_tools.synthetic import SynthSettings, synthesize
 from data_tools.tokenizer import is_tokenizer, read_texts, train_tokenizer
 from data_tools.verify import MANIFEST_NAME, verify_shards
 from mmtrain.data.index import DataError, find_shards, index_path
-from mmtrain.io.arguments import natural, whole
+from mmtrain.io.arguments import local_path, natural, whole
 from mmtrain.io.atomic import atomic_write
 from mmtrain.io.console import print_table
 from mmtrain.io.replace import check_output_file
@@ -26,7 +26,7 @@ SHARDS_HELP = "folders of shards, tar files or patterns"
 
 def synth_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata synth`."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder that gets train/ and heldout/")
+    parser.add_argument("out", type=local_path, metavar="OUT", help="folder that gets train/ and heldout/")
     parser.add_argument("--num-train", type=natural, default=20_000, help="training samples (%(default)s)")
     parser.add_argument("--num-heldout", type=natural, default=512, help="held-out samples (%(default)s)")
     parser.add_argument("--seed", type=natural, default=0, help="the same seed gives the same bytes (%(default)s)")
@@ -59,7 +59,7 @@ def synth(arguments: argparse.Namespace) -> int:
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata tokenizer`."""
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help=SHARDS_HELP)
-    parser.add_argument("--out", type=Path, required=True, help="the model to write")
+    parser.add_argument("--out", type=local_path, required=True, help="the model to write")
     parser.add_argument("--vocab-size", type=whole, default=512, help="pieces, at most (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the tokenizer that is there")
 
@@ -79,7 +79,7 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 def answers_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata answers`."""
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help=SHARDS_HELP)
-    parser.add_argument("--out", type=Path, required=True, help="the file to write, an answer a line")
+    parser.add_argument("--out", type=local_path, required=True, help="the file to write, an answer a line")
     parser.add_argument("--min-count", type=whole, default=9, help="questions that must have the answer (%(default)s)")
     parser.add_argument("--most", type=whole, help="answers, the commonest (all)")
     parser.add_argument("--overwrite", action="store_true", help="replace the list that is there")
@@ -106,8 +106,10 @@ def answers(arguments: argparse.Namespace) -> int:
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmdata inspect`."""
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help=SHARDS_HELP)
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write table, histograms and pictures as .html")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw images with their captions into a .png")
+    parser.add_argument(
+        "--report", type=local_path, metavar="FILE", help="write table, histograms and pictures as .html"
+    )
+    parser.add_argument("--sheet", type=local_path, metavar="FILE", help="draw images with their captions into a .png")
     parser.add_argument("--num-pictures", type=whole, default=24, help="on sheet and report (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a sheet or report that is there")
     add_processes(parser)

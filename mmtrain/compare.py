@@ -7,9 +7,8 @@ mmtrain compare runs/downstream/pretrained runs/downstream/random --scores "*acc
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmtrain.io.arguments import Parser
+from mmtrain.io.arguments import Parser, local_path
 from mmtrain.io.command import run_command
 from mmtrain.io.console import PlainTable, print_table
 from mmtrain.io.errors import InputError
@@ -27,9 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="mmtrain compare", description="Put held-out scores of runs side by side.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder of runs: one column each")
+    parser.add_argument(
+        "runs", nargs="+", type=local_path, metavar="RUN", help="a run, or a folder of runs: one column each"
+    )
     parser.add_argument("--scores", nargs="+", default=[], metavar="PATTERN", help='as in "*recall_at_1" (all)')
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write one JSON object a score")
+    parser.add_argument("--json", type=local_path, metavar="FILE", help="also write one JSON object a score")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --json where there is one")
     return parser
 

@@ -17,7 +17,7 @@ from mmtrain.config.load import ConfigError
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.trust import show
 from mmtrain.data.faults import DataError
-from mmtrain.io.arguments import Parser
+from mmtrain.io.arguments import Parser, local_path
 from mmtrain.io.command import run_command
 from mmtrain.io.errors import InputError
 from mmtrain.monitor.log import start_logging
@@ -48,7 +48,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="mmtrain evaluate", description="Score a run on its held-out pairs.")
-    parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
+    parser.add_argument("run_dir", type=local_path, help="a run folder with a checkpoint")
     parser.add_argument("--captions", action="store_true", help="write captions, and say what share of them is right")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tp=2")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # deepspeed adds it

@@ -7,10 +7,9 @@ mmtrain export runs/base --step 50000 --out models/base --dtype bf16
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmtrain.deploy.output import check_export_output
-from mmtrain.io.arguments import Parser, natural
+from mmtrain.io.arguments import Parser, local_path, natural
 from mmtrain.io.command import run_command
 from mmtrain.io.console import print_report
 from mmtrain.parallel.launch import hush_expected_warnings
@@ -23,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="mmtrain export", description="Write a checkpoint as a Hugging Face folder.")
-    parser.add_argument("run_dir", type=Path, help="a run folder with a checkpoint")
-    parser.add_argument("--out", type=Path, help="folder to write (default: RUN/export)")
+    parser.add_argument("run_dir", type=local_path, help="a run folder with a checkpoint")
+    parser.add_argument("--out", type=local_path, help="folder to write (default: RUN/export)")
     parser.add_argument("--step", type=natural, help="optimizer steps of the checkpoint (default: the newest)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="type of the weights (default: fp32)")
     parser.add_argument("--overwrite", action="store_true", help="replace the export that is there; nothing else is")

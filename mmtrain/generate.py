@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmtrain.io.arguments import Parser, finite, natural, positive, positive_fraction, whole, whole_within, words
+from mmtrain.config.section import MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_TEMPERATURE, MIN_TEMPERATURE
+from mmtrain.io.arguments import Parser, local_path, natural, positive_fraction, whole, whole_within, within, words
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import print_error, print_report, print_result, progress_bar
 from mmtrain.io.errors import InputError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mmtrain.deploy.captions import HowToWrite, Write, Written
 
 BEAMS = 4
-MAX_BEAMS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +36,12 @@ def _parser() -> Parser:
     parser = Parser(
         prog="mmtrain generate", description="Write captions of images, or answers to a question about them."
     )
-    parser.add_argument("model", type=Path, help="an export, or a run folder (its newest checkpoint is taken)")
+    parser.add_argument("model", type=local_path, help="an export, or a run folder (its newest checkpoint is taken)")
     parser.add_argument("images", nargs="+", help="files, folders or patterns; each file has a line, in this order")
     parser.add_argument("--ask", type=words, metavar="QUESTION", help="write the answer to this in place of a caption")
     parser.add_argument(
         "--jsonl",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="also write one JSON object a line, as it comes: image, and caption, answer or error",
     )
@@ -53,10 +52,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("--max-length", type=whole, help="most tokens of a text (default: what the model has)")
     parser.add_argument(
-        "--length-penalty", type=finite, help="of the search: above 0 favours longer texts (default: 1)"
+        "--length-penalty",
+        type=within(-MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY),
+        help="of the search: above 0 favours longer texts (default: 1)",
     )
     parser.add_argument("--sample", action="store_true", help="draw words by chance instead of searching")
-    parser.add_argument("--temperature", type=positive, help="of sampling: lower is safer (default: 1)")
+    parser.add_argument(
+        "--temperature", type=within(MIN_TEMPERATURE, MAX_TEMPERATURE), help="of sampling: lower is safer (default: 1)"
+    )
     parser.add_argument(
         "--top-p", type=positive_fraction, help="of sampling: share of the likeliest words (default: 1)"
     )

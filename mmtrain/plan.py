@@ -7,7 +7,6 @@ mmtrain plan --config configs/pretrain/base.yaml --world 64 --check parallel.tp=
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE
 
@@ -17,7 +16,7 @@ from mmtrain.config.layout import layout_remarks
 from mmtrain.config.load import ConfigError, load_config
 from mmtrain.config.schema import RunConfig
 from mmtrain.config.shapes import data_parallel_size, num_micro_batches, padded_vocab_size
-from mmtrain.io.arguments import Parser, positive, whole
+from mmtrain.io.arguments import Parser, local_path, positive, whole
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import PlainTable, print_error, print_result, print_table
 from mmtrain.planner.flops import step_flops
@@ -66,7 +65,7 @@ def plan(words: argparse.Namespace) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="mmtrain plan", description="What a run would hold and do on each rank.")
-    parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
+    parser.add_argument("--config", type=local_path, help="a YAML file; what it leaves out keeps its default")
     parser.add_argument("--world", type=whole, default=1, help="number of ranks (default: 1)")
     parser.add_argument("--check", action="store_true", help="only say whether the layout is legal")
     parser.add_argument(

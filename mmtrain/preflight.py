@@ -13,12 +13,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from mmtrain.cluster.meeting import Host, Line, Place, visit
 from mmtrain.cluster.node import NodeReport, Wants, look
 from mmtrain.cluster.verdict import Blame, RankResult, judge_reports, judge_results
-from mmtrain.io.arguments import Parser, at_least, natural, positive, whole
+from mmtrain.io.arguments import Parser, at_least, local_path, natural, positive, whole
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import print_error
 
@@ -39,7 +38,7 @@ def _parser() -> Parser:
     parser = Parser(prog="mmtrain preflight", description="What a cluster job asks before it trains.")
     acts = parser.add_subparsers(required=True, metavar="run | node")
     run = acts.add_parser("run", help="check a config for a number of ranks, and say the run folder")
-    run.add_argument("--config", type=Path, required=True)
+    run.add_argument("--config", type=local_path, required=True)
     run.add_argument("--world", type=whole, required=True, help="number of ranks")
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.set_defaults(act=check_run)
@@ -50,7 +49,9 @@ def _parser() -> Parser:
     node.add_argument("--ranks", type=whole, required=True, help="on each node")
     node.add_argument("--gpus", type=natural, default=0, help="on each node; 0: the job computes on CPUs")
     node.add_argument("--gpu-memory-gib", type=at_least(0.0), default=0.0, help="of each GPU, at least")
-    node.add_argument("--folder", type=Path, action="append", default=[], help="that is written into; may be repeated")
+    node.add_argument(
+        "--folder", type=local_path, action="append", default=[], help="that is written into; may be repeated"
+    )
     node.add_argument("--free-gib", type=at_least(0.0), default=1.0, help="in each folder, at least (%(default)s)")
     node.add_argument("--shm-gib", type=at_least(0.0), default=1.0, help="free in /dev/shm, at least (%(default)s)")
     node.add_argument("--patience", type=positive, default=60.0, metavar="SECONDS", help="for each of the two rounds")

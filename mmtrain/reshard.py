@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mmtrain.checkpoint.faults import CheckpointError
 from mmtrain.checkpoint.folders import folder_of, partial_of
-from mmtrain.io.arguments import Parser
+from mmtrain.io.arguments import Parser, local_path
 from mmtrain.io.command import run_command
 from mmtrain.io.console import PlainTable, print_result, print_table, print_text
 from mmtrain.io.replace import CHECKPOINTS, check_output_folder
@@ -39,10 +39,14 @@ def _parser() -> Parser:
         description="Say what a checkpoint holds, verify it, or write it anew as one file. Any layout loads any "
         "checkpoint as it is; nothing has to be converted for that.",
     )
-    parser.add_argument("place", type=Path, help="a run folder (then its newest whole checkpoint), or a checkpoint")
+    parser.add_argument(
+        "place", type=local_path, help="a run folder (then its newest whole checkpoint), or a checkpoint"
+    )
     parser.add_argument("--verify", action="store_true", help="compare every byte with its checksum")
     parser.add_argument("--config", action="store_true", help="print the config of the run as well")
-    parser.add_argument("--to", type=Path, metavar="RUN", help="a run folder to write the checkpoint into, as one file")
+    parser.add_argument(
+        "--to", type=local_path, metavar="RUN", help="a run folder to write the checkpoint into, as one file"
+    )
     parser.add_argument("--weights-only", action="store_true", help="with --to: leave the optimizer's moments out")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), help="with --to: type of the weights (default: as stored)")
     return parser

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmtrain.io.arguments import Parser, whole
+from mmtrain.io.arguments import Parser, local_path, whole
 from mmtrain.io.arguments import words as query
 from mmtrain.io.command import ExitCode, run_command
 from mmtrain.io.console import print_error, print_report, print_result, progress_bar
@@ -33,15 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="mmtrain search", description="Find pictures by words.")
-    parser.add_argument("model", type=Path, help="an export, or a run folder (its newest checkpoint is taken)")
+    parser.add_argument("model", type=local_path, help="an export, or a run folder (its newest checkpoint is taken)")
     parser.add_argument("queries", nargs="*", type=query, metavar="QUERY", help="what pictures are to show, in quotes")
     parser.add_argument("--images", nargs="+", default=[], metavar="PLACE", help="files, folders or patterns")
-    parser.add_argument("--index", type=Path, metavar="FILE.npz", help="written with --images, else read")
+    parser.add_argument("--index", type=local_path, metavar="FILE.npz", help="written with --images, else read")
     parser.add_argument("--top", type=whole, default=5, help="pictures a query (%(default)s)")
     parser.add_argument("--shortlist", type=whole, default=16, help="of them looked at closely (%(default)s)")
     parser.add_argument("--batch-size", type=whole, default=32, help="pictures at once (%(default)s)")
     parser.add_argument(
-        "--jsonl", type=Path, metavar="FILE", help="also write one JSON object for each picture found, as it comes"
+        "--jsonl",
+        type=local_path,
+        metavar="FILE",
+        help="also write one JSON object for each picture found, as it comes",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the files of --jsonl and --index")
     return parser

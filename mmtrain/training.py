@@ -16,6 +16,7 @@ from mmtrain.config.layout import layout_remarks
 from mmtrain.config.load import refuse_unknown_names
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.faults import DataError
+from mmtrain.io.arguments import local_path
 from mmtrain.io.command import run_command
 from mmtrain.io.errors import InputError
 from mmtrain.io.text import printable, redact
@@ -42,7 +43,7 @@ REFUSALS = (InputError,)
 
 def add_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """What every door that trains understands."""
-    parser.add_argument("--config", type=Path, help="a YAML file; what it leaves out keeps its default")
+    parser.add_argument("--config", type=local_path, help="a YAML file; what it leaves out keeps its default")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_steps=100")
     parser.add_argument(
         "--override-resume",

@@ -102,7 +102,7 @@ def _folders(checkpoints: Path) -> list[Path]:
 
 def _named_latest(checkpoints: Path) -> Path | None:
     try:
-        name = (checkpoints / LATEST).read_text().strip()
+        name = (checkpoints / LATEST).read_text(errors="replace").strip()  # a loss of power leaves any bytes
     except OSError:
         return None
     return checkpoints / name if STANDING.fullmatch(name) else None

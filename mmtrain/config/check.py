@@ -11,6 +11,7 @@ from typing import Any
 from mmtrain.config.layout import layout_faults, nearest_divisor, nearest_multiple
 from mmtrain.config.load import ConfigError, read_config
 from mmtrain.config.schema import ModelConfig, RunConfig, SurvivalConfig
+from mmtrain.config.section import MIN_TEMPERATURE
 from mmtrain.config.trust import PLACES
 
 MIN_TEXT_LENGTH = 3  # [CLS], one piece, [SEP]
@@ -169,6 +170,10 @@ def _task_faults(config: RunConfig) -> list[str]:
         faults.append(
             f"task.temperature is {task.temperature:g}, but task.num_beams is {task.num_beams}: drawing follows one "
             "text; set task.num_beams=1, or task.temperature=0 to search"
+        )
+    if 0 < task.temperature < MIN_TEMPERATURE:
+        faults.append(
+            f"task.temperature is {task.temperature:g}; wanted 0 to search, or at least {MIN_TEMPERATURE:g} to draw"
         )
     if task.name != "vqa":
         return faults

@@ -20,6 +20,7 @@ from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.section import Frozen
 from mmtrain.config.trust import ALLOW_PIPE, PLACES, mark_places_foreign, unmark_places, untrusted_faults
 from mmtrain.io.errors import InputError
+from mmtrain.io.paths import expand_user
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
 
@@ -175,7 +176,7 @@ def _read_file(path: Path, above: tuple[Path, ...], *, trusted: bool) -> Tree:
         raise ConfigError([f"base is {bases!r} in {path}; wanted the name of a config file, or a list of names"])
     merged: Tree = {}
     for base in bases:
-        below = _read_file(path.parent / Path(base).expanduser(), (*above, path.resolve()), trusted=True)
+        below = _read_file(path.parent / expand_user(base), (*above, path.resolve()), trusted=True)
         merged = laid_over(merged, below)
     # A word for a whole section is spelled out before it meets other files, so that neither swallows the other.
     return laid_over(merged, _with_words_spelled_out(tree, RunConfig))
@@ -191,7 +192,7 @@ def _refuse_files_of(tree: Tree, path: Path) -> None:
         raise ConfigError([f"{path} names other files ({', '.join(names)}); the config of a run stands alone"])
     # A cache is written to and cleaned up: one that lies elsewhere is for the user to name.
     if isinstance(data, dict) and isinstance(data.get("cache_dir"), str):
-        inside = Path(data["cache_dir"]).expanduser().resolve().is_relative_to(path.parent.resolve())
+        inside = Path(expand_user(data["cache_dir"])).resolve().is_relative_to(path.parent.resolve())
         data["cache_dir"] = data["cache_dir"] if inside else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mmtrain.config.bounded_yaml import YamlError, parse_yaml
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.trust import PLACES, is_address, key_parent, show
-from mmtrain.io.paths import expand_user, lexists
+from mmtrain.io.paths import expand_user, home_fault, lexists
 from mmtrain.io.text import redact
 
 Tree = dict[str, Any]
@@ -103,10 +103,9 @@ def _expand(place: str, *, one_path: bool) -> str:
     """A local place with ~ expanded; PlaceError where no file can have that name, or a variable is not expanded."""
     if not one_path and is_address(place):
         return place
-    expanded = expand_user(place)
-    if expanded == place and place.startswith("~") and not lexists(place):
-        raise PlaceError(f"is {show(place)}, but there is no such home folder; write ./{place} for a file here")
-    place = expanded
+    place = expand_user(place)
+    if fault := home_fault(place):
+        raise PlaceError(f"is {show(place)}: {fault}")
     if (one_path or not set(place) & set("*?[{")) and (fault := _name_fault(place)):
         raise PlaceError(f"is {show(place)}: {fault}")
     if VARIABLE.search(place) and not lexists(place):

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mmtrain.config.presets import with_presets
-from mmtrain.config.section import Amount, Count, Frozen, Positive, Share, Weight
+from mmtrain.config.section import (
+    MAX_BEAMS,
+    MAX_LENGTH_PENALTY,
+    MAX_TEMPERATURE,
+    Amount,
+    Count,
+    Frozen,
+    Positive,
+    Share,
+    Weight,
+)
 from mmtrain.config.tuning import FinetuneConfig
 
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh"]
@@ -283,10 +293,14 @@ class TaskConfig(Frozen):
 
     name: Literal["pretrain", "caption", "vqa", "retrieval"] = "pretrain"  # presets what config/presets.py lists
     prompt: str = ""  # words before every caption, which are given and not learned; of task.name=caption
-    num_beams: Count = 1  # texts that are followed at once while one is written; 1 takes the likeliest token
-    length_penalty: float = 1.0  # a text's score is the sum of log-probabilities over its length to this power
+    num_beams: Annotated[Count, Field(le=MAX_BEAMS)] = (
+        1  # texts that are followed at once while one is written; 1 takes the likeliest token
+    )
+    # A text's score is the sum of log-probabilities over its length to this power.
+    length_penalty: Annotated[float, Field(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY, allow_inf_nan=False)] = 1.0
     no_repeat_ngram: Amount = 0  # no run of so many tokens is written twice; 0 lets it be
-    temperature: Weight = 0.0  # above 0 tokens are drawn by chance, likely ones the more the lower it is; 0 searches
+    # Above 0 tokens are drawn by chance, likely ones the more the lower it is; 0 searches.
+    temperature: Annotated[Weight, Field(le=MAX_TEMPERATURE)] = 0.0
     top_k: Amount = 0  # draws are among so many of the likeliest tokens; 0: all
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # and among the likeliest that have this share together
     # Of a text that is written, the last [SEP] among them; unset: model.max_text_length's rest. Questions leave room.

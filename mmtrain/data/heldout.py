@@ -185,6 +185,8 @@ class HeldOut:
                 found += [(number, question) for question in parse_questions(self._table.metadata(number))]
             except SampleError as error:
                 self._note_bad([bad_sample(number, error)])
+        if not found and self._bad:
+            self._tally.refuse_none_usable(len(self._table))
         if not found:
             raise DataError(
                 f"{KNOB} holds no questions; `mmdata build --vqa` takes those of VQA v2, `mmdata synth` makes some up"

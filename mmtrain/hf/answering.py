@@ -9,7 +9,7 @@ from torch import nn
 
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import GeneratesText, Images, texts_for
-from mmtrain.hf.processing import is_one_picture
+from mmtrain.hf.processing import each_text, is_one_picture
 
 
 class VLBertForVisualQuestionAnswering(GeneratesText):
@@ -45,6 +45,7 @@ class VLBertForVisualQuestionAnswering(GeneratesText):
     @torch.no_grad()
     def answer(self, images: Images, questions: str | Sequence[str], **how: Any) -> str | list[str]:
         """The answer to a question about a picture, or one for each picture; `how` goes to `generate`."""
+        questions = questions if isinstance(questions, str) else each_text(questions)
         if self.answer_head is None:
             return self.generate(images, questions, **how)
         pixels = self.pixels_of(images)

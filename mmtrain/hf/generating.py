@@ -70,12 +70,8 @@ class WithProcessor(VLBertPreTrainedModel):
         """
         if not isinstance(images, torch.Tensor):
             images = self.needed_processor()(images=images)["pixel_values"]
-        elif not images.is_floating_point() or (images.numel() and images.abs().max() > MAX_PIXEL_VALUE):
-            kind = f"{images.dtype} from {images.min().item():g} to {images.max().item():g}" if images.numel() else ""
-            raise ValueError(
-                f"pixel_values are {kind or images.dtype}; wanted the processor's, in [-1, 1]: "
-                "processor(images=...)['pixel_values']"
-            )
+        else:
+            _refuse_unnormalized(images)
         return images.to(self.device)
 
     def needed_processor(self) -> VLBertProcessor:
@@ -86,6 +82,23 @@ class WithProcessor(VLBertPreTrainedModel):
                 "holds one (`mmtrain export` writes it), or set model.processor"
             )
         return self.processor
+
+
+def _refuse_unnormalized(pixels: torch.Tensor) -> None:
+    """ValueError for a tensor that cannot be the processor's `pixel_values`."""
+    if not pixels.numel():
+        raise ValueError("no images are given; wanted at least one")
+    found = str(pixels.dtype)
+    is_dense = pixels.layout is torch.strided and not pixels.is_complex()
+    if is_dense:
+        low, high = pixels.min().item(), pixels.max().item()
+        if pixels.is_floating_point() and low >= -MAX_PIXEL_VALUE and high <= MAX_PIXEL_VALUE:  # False of NaN
+            return
+        found += f" from {low:g} to {high:g}"
+    raise ValueError(
+        f"pixel_values are {found}{'' if is_dense else f', {pixels.layout}'}; wanted the processor's, in [-1, 1]: "
+        "processor(images=...)['pixel_values']"
+    )
 
 
 class GeneratesText(WithProcessor, GenerationMixin):

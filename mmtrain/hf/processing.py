@@ -1,6 +1,6 @@
 """Pictures and words to the tensors that the twin takes, and ids back to words."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.tokenization import VLBertTokenizer, tokenizer_of_folder
 from mmtrain.io.image_codec import ImageError, decode_path, decode_picture
+from mmtrain.io.text import printable
+from mmtrain.io.utf8_paths import is_utf8
 from mmtrain.pixels import fit, normalize
 
 PROCESSOR_FILE = "processor_config.json"
@@ -120,12 +122,16 @@ def processor_of(tokenizer: Path, config: VLBertConfig) -> "VLBertProcessor":
 
 def each_text(text: str | Sequence[str]) -> list[str]:
     """One text or several as a list; ValueError where there is none, or something else."""
+    if isinstance(text, (bytes, Mapping)) or not isinstance(text, (str, Iterable)):
+        raise ValueError(f"text is a {type(text).__name__}; wanted a string, or several")
     texts = [text] if isinstance(text, str) else list(text)
     if not texts:
         raise ValueError("no texts are given; wanted at least one")
     for one in texts:
         if not isinstance(one, str):
             raise ValueError(f"a text is {one!r}; wanted a string")
+        if not is_utf8(one):
+            raise ValueError(f"a text is '{printable(one)[:80]}', which holds a lone surrogate; wanted Unicode text")
     return texts
 
 

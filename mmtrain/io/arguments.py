@@ -4,10 +4,12 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from mmtrain.io.command import ExitCode
 from mmtrain.io.console import print_error
+from mmtrain.io.paths import expand_user, home_fault
 from mmtrain.io.text import printable
 from mmtrain.io.utf8_paths import is_utf8
 
@@ -75,6 +77,18 @@ def at_least(least: float) -> Callable[[str], float]:
     return number
 
 
+def within(least: float, most: float) -> Callable[[str], float]:
+    """A reader of numbers from `least` to `most`."""
+
+    def number(text: str) -> float:
+        value = finite(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from {least:g} to {most:g}")
+        return value
+
+    return number
+
+
 def positive(text: str) -> float:
     """A finite number above 0."""
     value = finite(text)
@@ -114,6 +128,19 @@ def words(text: str) -> str:
     if not is_utf8(text):
         raise argparse.ArgumentTypeError(f"'{printable(text)}' is not UTF-8 text")
     return text.strip()
+
+
+def local_path(text: str) -> Path:
+    """The path of a local file or folder, "~" at its beginning expanded: shells leave it alone in --out=~/x.
+
+    All else is taken as it is: variables are for the shell to expand.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; wanted a path")
+    path = expand_user(text)
+    if fault := home_fault(path):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: {fault}")
+    return Path(path)
 
 
 def shown(text: str) -> str:

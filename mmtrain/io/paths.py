@@ -58,7 +58,17 @@ def expand_user(name: str) -> str:
     """`name` with "~" or "~user" at its beginning replaced by that home folder, unless such a name itself exists."""
     if not name.startswith("~") or lexists(name):
         return name
-    return os.path.expanduser(name)
+    try:
+        return os.path.expanduser(name)
+    except ValueError:  # of a user no account can be called
+        return name
+
+
+def home_fault(name: str) -> str:
+    """Why a name that `expand_user` has left with its "~" cannot be taken; empty where it can be."""
+    if not name.startswith("~") or lexists(name):
+        return ""
+    return f"there is no such home folder; write ./{name} for a file here"
 
 
 def expand_braces(name: str, label: str) -> Iterator[str]:

@@ -129,7 +129,8 @@ def read_rows(run_dir: Path) -> list[Row]:
     A kill or a loss of power leaves half a line or zeros, also amid the file where a run has gone on since.
     """
     path = run_dir / LINES
-    rows = [_row_of(line) for line in path.read_bytes().removesuffix(b"\n").split(b"\n")]
+    content = path.read_bytes()
+    rows = [_row_of(line) for line in content.removesuffix(b"\n").split(b"\n")] if content else []
     if num_others := rows.count(None):
         LOG.warning("%s: %d of %d lines are no rows of a log and are passed over", path, num_others, len(rows))
     return [row for row in rows if row is not None]

@@ -19,6 +19,7 @@ logger = logging.getLogger("mmtrain.monitor")
 
 LOSSES = ("loss", "loss_mlm", "loss_itc", "loss_itm", "loss_lm")
 STEPS_REMEMBERED = 50  # the time left is foretold from the mean of the last so many steps
+MAX_SECONDS_LEFT = 1e9  # that are shown: some thirty years
 
 
 class Meters:
@@ -130,7 +131,8 @@ class Meters:
 
     def _time_left(self, step: int) -> timedelta:
         mean_seconds = sum(self._last_seconds) / len(self._last_seconds)
-        return timedelta(seconds=round(mean_seconds * max(0, self._num_steps - step)))
+        seconds = mean_seconds * max(0, self._num_steps - step)
+        return timedelta(seconds=round(min(seconds, MAX_SECONDS_LEFT)))
 
 
 def _progress() -> Progress:

@@ -39,12 +39,8 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed asks when it is imported
     refuse_incomplete(launch.world_size)
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if launch.world_size == 1:
-        for name, value in alone.items():
-            os.environ.setdefault(name, value)
-        if "MASTER_PORT" not in os.environ:
-            os.environ["MASTER_PORT"] = str(_free_port())
+        stand_alone()
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
@@ -60,6 +56,20 @@ def start(launch: Launch, *, tp: int, pp: int, on_gpu: bool, timeout_seconds: fl
         model=parallel_state.get_model_parallel_group(),
         pipe=parallel_state.get_pipeline_model_parallel_group(),
     )
+
+
+def stand_alone() -> None:
+    """Set the variables that torch reads, for a process that meets no other.
+
+    One that no launcher started gets an address of its own: another that was left in the shell may lead nowhere.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        os.environ.pop("MASTER_ADDR", None)
+        os.environ.pop("MASTER_PORT", None)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(_free_port())
 
 
 def hold_to(timeout_seconds: float) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mmtrain.io.arguments import shown
 from mmtrain.io.command import ExitCode, describe_os_error
 from mmtrain.io.console import print_error
 from mmtrain.io.errors import InputError
-from mmtrain.io.text import printable
 from mmtrain.parallel.signals import Signals, name_of
 
 EXPECTED_WARNINGS = (  # by dependencies, on every start; nobody can act on them
@@ -116,7 +116,7 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
-        raise LaunchError(f"{name} is {printable(text)!r:.60}; wanted a whole number, or unset it")
+        raise LaunchError(f"{name} is {shown(text)}; wanted a whole number of at least 0, or unset it")
     return int(text)
 
 

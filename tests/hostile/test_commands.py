@@ -38,6 +38,8 @@ EDGES = {
     "temperature -1": (["--sample", "--temperature=-1"], "--temperature"),
     "temperature nan": (["--sample", "--temperature", "nan"], "--temperature"),
     "temperature inf": (["--sample", "--temperature", "inf"], "--temperature"),
+    "temperature below float32": (["--sample", "--temperature", "1e-40"], "--temperature"),
+    "temperature above float32": (["--sample", "--temperature", "1e300"], "--temperature"),
     "temperature words": (["--sample", "--temperature", "warm"], "--temperature"),
     "temperature alone": (["--temperature", "0.3"], "--temperature"),
     "top-p -0.2": (["--sample", "--top-p=-0.2"], "--top-p"),
@@ -47,6 +49,8 @@ EDGES = {
     "top-p alone": (["--top-p", "0.5"], "--top-p"),
     "length-penalty nan": (["--length-penalty", "nan"], "--length-penalty"),
     "length-penalty inf": (["--length-penalty", "inf"], "--length-penalty"),
+    "length-penalty 1e308": (["--beams", "3", "--length-penalty", "1e308"], "--length-penalty"),
+    "length-penalty -1e308": (["--beams", "3", "--length-penalty=-1e308"], "--length-penalty"),
     "length-penalty sampled": (["--sample", "--length-penalty", "2"], "--length-penalty"),
     "length-penalty greedy": (["--beams", "1", "--length-penalty", "2"], "--length-penalty"),
     "seed 10^20": (["--sample", "--seed", "9" * 20], "--seed"),
@@ -56,6 +60,7 @@ EDGES = {
     "beams sampled": (["--sample", "--beams", "2"], "--beams"),
     "batch 0": (["--batch-size", "0"], "--batch-size"),
     "batch 1.5": (["--batch-size", "1.5"], "--batch-size"),
+    "output empty": (["--jsonl", ""], "--jsonl"),
     "question empty": (["--ask", "  "], "--ask"),
 }
 

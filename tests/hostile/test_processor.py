@@ -138,9 +138,13 @@ def test_other_kinds_of_tensors_are_refused(wanted: object, processor: VLBertPro
         processor(images=PICTURE, return_tensors=wanted)
 
 
-@pytest.mark.parametrize("texts", [[], [None], [["a"]], [b"a"], None], ids=str)
+NO_TEXTS = ([], [None], [["a"]], [b"a"], None, b"a", 7, {"a": 1}, "\ud83d", ["a", "x\udc00"])
+SAID = "no texts are given|text is .*; wanted a string|nothing is given|holds a lone surrogate"
+
+
+@pytest.mark.parametrize("texts", NO_TEXTS, ids=ascii)
 def test_what_is_no_text_is_refused(texts: Any, processor: VLBertProcessor) -> None:
-    with pytest.raises(ValueError, match="no texts are given|a text is .*; wanted a string|nothing is given"):
+    with pytest.raises(ValueError, match=SAID):
         processor(text=texts)
 
 
@@ -150,6 +154,11 @@ RAW = {  # tensors that no processor has made
     "whole numbers": torch.ones(2, 3, SIDE, SIDE, dtype=torch.int64),
     "booleans": torch.ones(2, 3, SIDE, SIDE, dtype=torch.bool),
     "floats up to 255": torch.full((2, 3, SIDE, SIDE), 255.0),
+    "no numbers": torch.full((2, 3, SIDE, SIDE), torch.nan),
+    "one that is no number": torch.zeros(2, 3, SIDE, SIDE).index_fill(3, torch.tensor([5]), torch.nan),
+    "infinities": torch.full((2, 3, SIDE, SIDE), -torch.inf),
+    "complex numbers": torch.zeros(2, 3, SIDE, SIDE, dtype=torch.complex64),
+    "a sparse tensor": torch.zeros(2, 3, SIDE, SIDE).to_sparse(),
 }
 
 
@@ -181,6 +190,10 @@ MISFITS = {  # what is called -> what is said
         lambda m: m["writer"].answer(PICTURE, "red", return_dict_in_generate=True), "return_dict_in_generate is for"),
     "two questions about a picture": (lambda m: m["writer"].answer(PICTURE, ["red"] * 2), "2 texts for 1 images"),
     "two questions to choose for": (lambda m: m["chooser"].answer(PICTURE, ["red"] * 2), "2 texts for 1 images"),
+    "no tensors to caption": (lambda m: m["captioner"].generate(torch.zeros(0, 3, SIDE, SIDE)), "no images are given"),
+    "no question to write on": (lambda m: m["writer"].answer(PICTURE, None), "text is a NoneType; wanted"),
+    "no question to choose for": (lambda m: m["chooser"].answer(PICTURE, None), "text is a NoneType; wanted"),
+    "half an emoji": (lambda m: m["writer"].answer(PICTURE, "what \ud83d"), "holds a lone surrogate"),
     "no questions": (lambda m: m["writer"].answer([PICTURE] * 2, []), "no texts are given"),
     "no questions to choose for": (lambda m: m["chooser"].answer([PICTURE] * 2, []), "no texts are given"),
     "questions without pictures": (lambda m: m["writer"].generate(None, "red"), "nothing to ask about"),

@@ -12,6 +12,7 @@ from mmtrain.config.schema import DataConfig, MlmConfig
 from mmtrain.data.faults import DataError
 from mmtrain.data.heldout import HeldOut
 from mmtrain.data.manifest import describe_shard, write_manifest
+from mmtrain.data.questions import Asking
 from mmtrain.data.sample_check import text_faults
 from mmtrain.data.stream import Stream
 from mmtrain.data.tokenizer import Tokenizer
@@ -116,9 +117,9 @@ def odd_set(folder: Path, **files: bytes | str) -> Path:
     return write_set(folder / "set", NUM_SAMPLES, {ODD: files_of(ODD) | content})
 
 
-def heldout_of(folder: Path, tokenizer: Path, **data: Any) -> HeldOut:
+def heldout_of(folder: Path, tokenizer: Path, asking: Asking | None = None, **data: Any) -> HeldOut:
     config = DataConfig(heldout=str(folder), **({"max_bad_share": 0.5} | data))
-    return HeldOut(config, MODEL, MlmConfig(), Tokenizer(tokenizer), seed=0, num_pairs=NUM_SAMPLES)
+    return HeldOut(config, MODEL, MlmConfig(), Tokenizer(tokenizer), seed=0, num_pairs=NUM_SAMPLES, asking=asking)
 
 
 def taken(stream: Stream) -> int:
@@ -367,3 +368,10 @@ def test_lists_that_a_run_could_not_read_are_named_by_verify(said: dict, tmp_pat
     shard = write_tar(tmp_path / "x.tar", {"k": files_of(1) | {"json": json.dumps(said).encode()}})
     (fault,) = check_shard(Check(shard, None, False)).faults
     assert (fault.key, fault.reason) == ("k", *text_faults(b"a dog", json.dumps(said).encode()))
+
+
+def test_questions_that_all_are_unusable_are_named_and_not_called_none(tmp_path: Path, tokenizer_path: Path) -> None:
+    odd = {"json": b'{"questions":[{"question":5}]}'}
+    folder = write_set(tmp_path / "set", NUM_SAMPLES, {n: files_of(n) | odd for n in range(NUM_SAMPLES)})
+    with pytest.raises(DataError, match="none of the 16 samples of data.heldout (?s:.*)question without"):
+        heldout_of(folder, tokenizer_path, Asking(4))

@@ -69,6 +69,13 @@ def test_the_manifest_comes_back_and_latest_is_the_newest(tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", bytes(14), b"step-00000009\n", b"../../elsewhere"], ids=repr)
+def test_a_latest_that_names_nothing_leaves_the_newest(content: bytes, tmp_path: Path) -> None:
+    newest = saved(tmp_path)
+    (tmp_path / "checkpoints" / "latest").write_bytes(content)
+    assert find_or_refuse(tmp_path / "checkpoints").folder == newest
+
+
 def test_every_tensor_that_is_missing_or_has_another_shape_is_named(tmp_path: Path) -> None:
     wanted = {
         whole("matrix", (4, 5)): torch.zeros(4, 5),

@@ -53,6 +53,7 @@ def test_a_run_without_fault_passes() -> None:
         (["task.name=vqa", "task.max_new_tokens=46"], 1, ["task.max_new_tokens is 46", "(48)", "from 2 to 45"]),
         (["task.name=vqa", "loss.answer=1"], 1, ["loss.answer asks for a choice", "task.answering=choose"]),
         (["loss.answer=1"], 1, ["loss.answer asks for a choice", "task.answering=choose"]),
+        (["task.temperature=1e-40"], 1, ["task.temperature is 1e-40; wanted 0 to search, or at least 0.0001"]),
         (["data.tokenizer=null"], 1, ["data.tokenizer is not given"]),
         (["eval.every=5", "data.heldout=[]"], 1, ["eval.every is 5", "data.heldout is not given"]),
     ],

@@ -209,3 +209,19 @@ def test_a_file_that_is_no_list_of_answers_is_one_fault(tmp_path: Path, name: st
     assert fault.startswith(f"task.answers is {str(path)!r}") and sentence in fault
     (fault,) = faults_of(None, f"task.answers={tmp_path}/none.txt")
     assert "cannot be read: No such file" in fault
+
+
+@pytest.mark.parametrize(
+    ("knob", "values"),
+    [
+        ("task.length_penalty", ("1e308", "-1e308", ".nan", ".inf", "10.5")),
+        ("task.temperature", ("1e300", "-1", ".nan")),
+        ("task.num_beams", ("0", "100000")),
+        ("train.num_steps", ("0", "9" * 23)),
+        ("seed", ("-1", "9" * 23)),
+    ],
+)
+def test_a_number_beyond_its_range_is_one_fault(knob: str, values: tuple[str, ...]) -> None:
+    for value in values:
+        (fault,) = faults_of(None, f"{knob}={value}")
+        assert fault.startswith(f"{knob} is ") and "; wanted " in fault

@@ -96,6 +96,16 @@ def test_a_home_folder_is_expanded_in_every_path(
     assert str(value[0] if isinstance(value, tuple) else value) == str(tmp_path / "x")
 
 
+@pytest.mark.parametrize("key", ["base", "data.cache_dir", "run_dir"])
+def test_the_home_of_nobody_is_one_sentence(key: str, tmp_path: Path) -> None:
+    section, _, name = key.rpartition(".")
+    line = f"{name}: ~nobody-of-this-name/x"
+    (tmp_path / "c.yaml").write_text(f"{section}:\n  {line}" if section else line)
+    with pytest.raises(ConfigError, match="~nobody-of-this-name/x") as refused:
+        load_config(tmp_path / "c.yaml", [])
+    assert len(refused.value.faults) == 1
+
+
 @pytest.mark.parametrize("text", ["$HOME/r", "${HOME}/r", "a/$X", "$x"])
 @pytest.mark.parametrize("key", ["run_dir", "data.train", "model.init_from", "data.tokenizer"])
 def test_a_variable_is_refused_in_every_path(key: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,14 @@ from mmtrain.io.arguments import (
     at_least,
     finite,
     fraction,
+    local_path,
     natural,
     positive,
     positive_fraction,
     size_in_bytes,
     whole,
     whole_within,
+    within,
     words,
 )
 
@@ -33,6 +36,7 @@ TAKEN = [
     (positive_fraction, "1", 1.0),
     (size_in_bytes, "1.5K", 1536),
     (size_in_bytes, "2GiB", 2 << 30),
+    (within(-10, 10), "-1e1", -10.0),
     (words, "  a dog ", "a dog"),
 ]
 REFUSED = [
@@ -45,7 +49,9 @@ REFUSED = [
     (fraction, ("-0.1", "1.1", "nan")),
     (positive_fraction, ("0", "1.5", "nan")),
     (size_in_bytes, ("0", "-1", "1X", "0.5", "1.5.5K", "9" * 400)),
+    (within(-10, 10), ("10.1", "-1e308", "nan", "inf")),
     (words, ("", " \t", "d\udce9t")),
+    (local_path, ("", "~nobody-of-this-name/x", "~a\0b")),
 ]
 
 
@@ -70,3 +76,12 @@ def test_a_parser_says_one_sentence_and_ends_with_2(capsys: pytest.CaptureFixtur
     assert ended.value.code == 2 and said.count("\n") == 1
     sentence = "mmtrain x: argument --count: '0' is not a whole number of at least 1; see `mmtrain x --help`"
     assert said == f"{sentence}\n"
+
+
+def test_a_path_begins_at_home_unless_such_a_name_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert local_path("~/x") == Path("/home/me/x")
+    assert all(local_path(name) == Path(name) for name in ("x/~/y", "$HOME/x", "./~"))
+    (tmp_path / "~").mkdir()
+    assert local_path("~") == Path("~")

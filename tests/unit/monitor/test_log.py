@@ -44,6 +44,11 @@ def test_a_run_that_goes_on_appends(tmp_path: Path) -> None:
     assert [row["step"] for row in read_rows(tmp_path)] == [1, 2]
 
 
+def test_a_log_without_a_line_is_nothing_to_warn_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "log.jsonl").touch()
+    assert read_rows(tmp_path) == [] and not caplog.records
+
+
 def test_half_a_line_of_a_killed_run_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
     with RunLog(tmp_path, writes=True) as log:

@@ -127,3 +127,9 @@ def test_a_terminal_gets_a_bar_with_the_time_left(log: RunLog, capsys: pytest.Ca
     shown.close()
     words = capsys.readouterr().err
     assert "4/10" in words and "left 0:01:00" in words and "loss 4.0000" in words
+
+
+def test_a_run_of_any_length_says_how_long_it_takes(log: RunLog, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    meters(log, num_steps=2**63 - 1).record(1, report(), step_seconds=1e3, data_wait_seconds=0)
+    assert "left 11574 days" in caplog.text

@@ -9,6 +9,7 @@ import pytest
 
 from mmtrain.io.command import ExitCode
 from mmtrain.parallel import launch as launching
+from mmtrain.parallel.groups import stand_alone
 from mmtrain.parallel.launch import Launch, LaunchError, in_one_sentence, read_launch, refuse_incomplete
 
 MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -70,6 +71,19 @@ def test_ranks_that_could_not_meet_are_refused_before_they_try(name: str) -> Non
     for lacking in ({one: value for one, value in whole.items() if one != name}, {**whole, name: ""}):
         with pytest.raises(LaunchError, match=f"WORLD_SIZE is 2, {name} is not set; start the ranks with"):
             refuse_incomplete(2, lacking)
+
+
+def test_a_process_alone_ignores_an_address_left_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"MASTER_ADDR": "no.such.host.invalid", "MASTER_PORT": "22"}
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(left))
+    stand_alone()
+    assert (os.environ["MASTER_ADDR"], os.environ["WORLD_SIZE"]) == ("127.0.0.1", "1")
+    assert os.environ["MASTER_PORT"] != "22"
+    monkeypatch.setattr(os, "environ", {**left, "WORLD_SIZE": "1"})  # as torchrun starts one rank
+    stand_alone()
+    assert {name: os.environ[name] for name in left} == left
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate"])
