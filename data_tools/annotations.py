@@ -7,6 +7,7 @@ from typing import Any
 
 from data_tools.rows import type_name
 from mmtrain.data.index import DataError
+from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 from mmtrain.io.json_text import JsonError, lenient_json
 
 LAYOUT = "wanted a file in the layout of COCO captions or VQA v2"
@@ -16,11 +17,14 @@ Entry = dict[str, Any]
 def json_content(place: Path) -> Any:
     """What a .json file holds; DataError where it cannot be read."""
     try:
-        return lenient_json(place.read_bytes())
+        content = place.read_bytes()
     except OSError as error:
         raise DataError(f"{place} cannot be read: {error.strerror}") from error
+    try:
+        return lenient_json(content)
     except JsonError as error:
-        raise DataError(f"{place} is not JSON: {error}") from error
+        reason = str(error) if str(error).startswith("not JSON") else f"not JSON: {error}"
+        raise DataError(f"{place} is {describe_bytes(content[:HEAD_BYTES]) or reason}") from error
 
 
 def entries_of(content: Any, name: str, place: Path, needed: Sequence[str] = ()) -> list[Any]:

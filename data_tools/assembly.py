@@ -150,4 +150,6 @@ def _seen_before(plan: Plan) -> SeenImages:
 
 def _nothing(plan: Plan, left_out: Tally) -> str:
     reasons = ", ".join(f"{reason} {count} times" for reason, count in left_out.counts().items())
-    return f"INPUT {plan.source} holds no usable pair of image and caption" + (f" ({reasons})" if reasons else "")
+    message = f"INPUT {plan.source} holds no usable pair of image and caption" + (f" ({reasons})" if reasons else "")
+    first = left_out.first
+    return message + (f"; the first is {first.source}: {first.detail or first.reason}" if first else "")

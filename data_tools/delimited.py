@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmtrain.data.index import DataError
+from mmtrain.io.file_kinds import EMPTY, HEAD_BYTES, describe_bytes
 
 MAX_FIELD_CHARACTERS = 1 << 24
 NOT_UTF8 = "not UTF-8 text"
@@ -112,10 +113,13 @@ def check_names(place: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def open_text(place: Path) -> Iterator[BinaryIO]:
-    """A file of lines in UTF-8, in bytes; DataError where its byte order mark is that of another encoding."""
+    """A file of lines in UTF-8, in bytes; DataError where its first bytes are those of another kind of file."""
     with open(place, "rb") as file:
-        if file.read(2) in BYTE_ORDER_MARKS_OF_UTF16:
+        head = file.read(HEAD_BYTES)
+        if head[:2] in BYTE_ORDER_MARKS_OF_UTF16:
             raise DataError(f"{place} is UTF-16, not UTF-8 text; convert it first")
+        if (kind := describe_bytes(head)) not in (None, EMPTY):
+            raise DataError(f"{place} is {kind}")
         file.seek(0)
         yield file
 

@@ -42,9 +42,11 @@ class Tally:
 
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    first: LeftOut | None = None
 
     def add(self, one: LeftOut) -> None:
         """Count one more."""
+        self.first = self.first or one
         self.reasons[one.reason] += 1
         examples = self.examples.setdefault(one.reason, [])
         if len(examples) < MAX_EXAMPLES:

@@ -15,6 +15,7 @@ from pyarrow.parquet import ParquetFile
 from data_tools.left_out import Unusable
 from data_tools.rows import Cell, Columns, Row, as_captions, faulty, named_row
 from mmtrain.data.index import DataError
+from mmtrain.io.file_kinds import A_PARQUET, describe_file
 
 BATCH_ROWS = 4096
 IMAGE_BATCH_ROWS = 64  # where it takes a look at the bytes to know whether there are any
@@ -39,7 +40,7 @@ def parquet_rows(
                     yield row if row.source else replace(row, source=line if row.fault else f"{place.name}: {line}")
                 first += table.metadata.row_group(group).num_rows
     except pa.ArrowException as error:
-        raise DataError(f"{place} is not a Parquet table: {error}") from error
+        raise _no_table(place, error) from error
 
 
 def parquet_columns(place: Path) -> list[str]:
@@ -48,7 +49,14 @@ def parquet_columns(place: Path) -> list[str]:
         with ParquetFile(place) as table:
             return table.schema_arrow.names
     except pa.ArrowException as error:
-        raise DataError(f"{place} is not a Parquet table: {error}") from error
+        raise _no_table(place, error) from error
+
+
+def _no_table(place: Path, error: pa.ArrowException) -> DataError:
+    kind = describe_file(place)
+    return DataError(
+        f"{place} is not a Parquet table: " + (f"it is {kind}" if kind not in (None, A_PARQUET) else f"{error}")
+    )
 
 
 def read_cell(cell: Cell, most_bytes: int) -> bytes:

@@ -56,11 +56,12 @@ def print_table(table: Table, *, min_width: int = 0, is_result: bool = True) -> 
     """A table on standard output, at least `min_width` wide; with or without `is_result` as the two functions above."""
     console = plain_console()
     console.width = max(console.width, min_width)
-    with console.capture() as captured:
-        console.print(table)
     try:
+        with console.capture() as captured:  # which writes no character, but where output is unbuffered that may fail
+            console.print(table)
         _write_stdout(captured.get())
     except OSError as error:
+        error.filename = STDOUT
         if is_result:
             raise
         go_on_without_stdout(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HEAD_BYTES = 1024  # enough for every signature below
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-A_TAR = "a tar archive"
+A_TAR, A_PARQUET, EMPTY = "a tar archive", "a Parquet table", "empty"
 _TAR_MAGIC = 257  # offset of "ustar" in the first header (POSIX.1-1988)
 
 # Signature at the start of the file, and what is said of it. Compressed files name the command that unpacks them.
@@ -27,7 +27,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF8", "a GIF image"),
-    (b"PAR1", "a Parquet table"),
+    (b"PAR1", A_PARQUET),
     (b"ARROW1", "an Arrow file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -49,7 +49,7 @@ def describe_bytes(head: bytes) -> str | None:
     empty files, files of zeros. A tar is "a tar archive".
     """
     if not head:
-        return "empty"
+        return EMPTY
     if head[_TAR_MAGIC : _TAR_MAGIC + 5] == b"ustar":
         return A_TAR
     for signature, phrase in _SIGNATURES:

@@ -682,7 +682,7 @@ NO_COCO: dict[str, tuple[bytes, str]] = {
     "instances": (b'{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "without 'caption'"),
     "deep": (b'{"images": ' + b"[" * 100_000, "is not JSON: nested too deeply"),
     "torn": (b'{"images": [{"id": 1, "fi', "is not JSON"),
-    "empty": (b"", "is not JSON"),
+    "empty": (b"", "is empty"),
     "Latin-1": (b'{"images": [{"id": 1, "file_name": "\xe9.jpg"}]}', "is not JSON: not UTF-8 text (byte 36"),
     "no split": (b'{"images": [{"sentences": [], "filename": "a"}]}', "without 'split'"),
 }

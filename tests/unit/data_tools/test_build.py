@@ -17,6 +17,8 @@ from data_tools.tables import Columns
 from data_tools.texts import CaptionRules
 from mmtrain.data.index import DataError, find_shards, open_index, read_manifest, read_part
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 81920\n"
+
 
 def write_image(path: Path, level: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +149,19 @@ def test_what_is_left_out_is_named_with_its_reason_and_moves_no_other_key(tmp_pa
         ("pairs.csv", b'image,caption\na.jpg,"x\nb.jpg,y\n', "line 2: a quote that opens there is not closed"),
         ("pairs.csv", b"\xff\xfei\0m\0", "is UTF-16, not UTF-8 text; convert it first"),
         ("pairs.csv", b"image,caption\nnowhere.jpg,x\n", "no usable pair.*missing file 1 times"),
-        ("pairs.parquet", b"", "is not a Parquet table"),
+        ("pairs.parquet", b"", "is not a Parquet table: it is empty"),
+        ("pairs.csv", LFS, "pairs.csv is a git-lfs pointer.*`git lfs pull` fetches it"),
+        ("pairs.tsv", b"\x1f\x8b\x08\0junk", "pairs.tsv is compressed with gzip; unpack it with `gunzip`"),
+        ("pairs.jsonl", LFS, "pairs.jsonl is a git-lfs pointer"),
+        ("pairs.token", LFS, "pairs.token is a git-lfs pointer"),
+        ("pairs.json", LFS, "pairs.json is a git-lfs pointer"),
+        ("pairs.json", b"<!DOCTYPE html><title>404</title>", "pairs.json is an HTML page"),
+        ("pairs.json", b"", "pairs.json is empty"),
+        ("pairs.json", b"{", r"pairs.json is not JSON \("),
+        ("pairs.parquet", LFS, "is not a Parquet table: it is a git-lfs pointer"),
+        ("pairs.parquet", b"PAR1 and no more", "is not a Parquet table: "),
+        ("pairs.tar", LFS, "damaged tar 1 times.; the first is pairs.tar: the tar is a git-lfs pointer"),
+        ("pairs.tar", b"\x28\xb5\x2f\xfdjunk", "the first is pairs.tar: .*compressed with zstd"),
         ("pairs.xml", b"", "wanted a folder of images or of shards, or a file that ends in .csv"),
     ],
 )

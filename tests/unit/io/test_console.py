@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mmtrain.io.console import (
+    STDOUT,
     BestEffortStream,
     PlainTable,
     best_effort_output,
@@ -78,3 +79,15 @@ def test_a_best_effort_stream_drops_what_cannot_be_written(monkeypatch: pytest.M
         print("lost")
         print("lost", file=sys.stderr)
     assert isinstance(sys.stdout, Gone) and isinstance(sys.stderr, Gone)
+
+
+@pytest.mark.parametrize("is_result", [True, False])
+def test_a_table_that_cannot_be_written_names_the_output(is_result: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", Gone(errno.ENOSPC))
+    table = PlainTable("a")
+    if is_result:
+        with pytest.raises(OSError, match="gone") as raised:
+            print_table(table)
+        assert raised.value.filename == STDOUT
+    else:
+        print_table(table, is_result=False)
