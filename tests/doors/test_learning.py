@@ -14,7 +14,7 @@ WAYS = ("image_to_text", "text_to_image")
 CHANCE_AT_10 = 10 / NUM_HELDOUT
 CONFIG = """
 precision: fp32
-train: {num_steps: 600, global_batch_size: 32, micro_batch_size: 32, learning_rate: 2e-3, warmup_steps: 30}
+train: {num_steps: 600, global_batch_size: 32, micro_batch_size: 32, learning_rate: 3e-3, warmup_steps: 30}
 model:
   hidden_size: 96
   num_heads: 3
