@@ -15,6 +15,7 @@ from data_tools.pack import TABLE_NAME
 from data_tools.selection import Decision
 from mmtrain.data.index import DataError
 from mmtrain.io.atomic import atomic_open
+from mmtrain.io.file_kinds import A_PARQUET, describe_file
 from mmtrain.io.text import encodable
 
 ROWS_PER_GROUP = 8192
@@ -119,7 +120,9 @@ def _rows_of(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
             for batch in table.iter_batches(ROWS_PER_GROUP, columns=list(columns)):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table of `mmdata build`: {error}") from error
+        kind = describe_file(path) if path.is_file() else None
+        reason = f"it is {kind}" if kind not in (None, A_PARQUET) else f"{error}"
+        raise DataError(f"{path} cannot be read as a table of `mmdata build`: {reason}") from error
 
 
 def _row(decision: Decision) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def find_faults(config: RunConfig, world_size: int, num_pieces: int | None = Non
 def find_faults_without_data(config: RunConfig, world_size: int, num_pieces: int | None = None) -> list[str]:
     """The same, of a run that is only planned and has no data yet."""
     return [
-        *_shape_faults(config.model),
+        *shape_faults(config.model),
         *layout_faults(config, world_size, num_pieces),
         *_objective_faults(config),
         *_tuning_faults(config),
@@ -76,7 +76,8 @@ def _names(fault: str, knob: str) -> bool:
     return bool(knob) and re.search(rf"(?<![\w.]){re.escape(knob)}\b", fault) is not None
 
 
-def _shape_faults(model: ModelConfig) -> list[str]:
+def shape_faults(model: ModelConfig) -> list[str]:
+    """What makes sizes of a model unfit for each other, a sentence each."""
     faults = []
     if model.hidden_size % model.num_heads:
         faults.append(

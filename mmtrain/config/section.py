@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_COUNT = 2**63 - 1
 MAX_BEAMS = 1000
@@ -20,3 +20,11 @@ class Frozen(BaseModel):
     """A section: unknown keys are refused and nothing changes once it is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def first_fault(error: Exception) -> str | None:
+    """The first value that a section refuses, as "name is value: what is wanted"; None of errors of other kinds."""
+    if not isinstance(error, ValidationError):
+        return None
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))} is {first['input']!r:.60}: {first['msg']}"

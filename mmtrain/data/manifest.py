@@ -9,6 +9,7 @@ from typing import Any
 
 from mmtrain.data.faults import DataError
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 from mmtrain.io.json_text import lenient_json
 
 FORMAT = "mmtrain-shards/1"
@@ -108,4 +109,6 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         said = (content[key] for key in ("source", "settings", "statistics"))
         return Manifest(int(content["num_samples"]), shards, *said, tuple(map(str, content.get("indexed", ()))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{name} is not a manifest of shards ({type(error).__name__}: {error})") from error
+        kind = describe_bytes(text[:HEAD_BYTES])
+        reason = f"it is {kind}" if kind else f"{type(error).__name__}: {error}"
+        raise DataError(f"{name} is not a manifest of shards ({reason})") from error

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 from transformers.utils import logging
 
+from mmtrain.config.check import shape_faults
+from mmtrain.config.section import first_fault
 from mmtrain.hf.configuration import VLBertConfig
 from mmtrain.hf.generating import WithProcessor
 from mmtrain.hf.names import shapes
@@ -59,7 +61,8 @@ def read_config(folder: Path) -> VLBertConfig:
     if kind != VLBertConfig.model_type:
         raise ExportError(f"{folder} is a model of type {kind!r}; wanted an export ({VLBertConfig.model_type})")
     config = parsed(file, lambda: VLBertConfig.from_pretrained(folder))
-    parsed(file, lambda: config.plan)
+    if faults := shape_faults(parsed(file, lambda: config.plan)):
+        raise ExportError(f"{file} cannot be used ({faults[0]})")
     return config
 
 
@@ -153,7 +156,8 @@ def parsed(file: Path, parse: Callable[[], Result], more: str = "") -> Result:
     except InputError:
         raise
     except Exception as error:
-        raise ExportError(f"{file}{more} cannot be used ({type(error).__name__}: {_shown(error)})") from error
+        reason = first_fault(error) or f"{type(error).__name__}: {_shown(error)}"
+        raise ExportError(f"{file}{more} cannot be used ({reason})") from error
 
 
 @contextmanager

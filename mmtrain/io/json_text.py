@@ -8,6 +8,7 @@ No torch.
 import json
 import math
 import re
+import sys
 from typing import Any
 
 from mmtrain.io.errors import InputError
@@ -105,6 +106,8 @@ def _parsed(text: str, decoder: json.JSONDecoder) -> Any:
     except RecursionError as error:
         raise JsonError("nested too deeply to be read") from error
     except ValueError as error:
+        if "int_max_str_digits" in str(error):  # Python reads no longer ones, which would take quadratic time
+            raise JsonError(f"holds a whole number of more than {sys.get_int_max_str_digits()} digits") from error
         raise JsonError(f"not JSON ({error})") from error
 
 

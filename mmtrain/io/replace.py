@@ -14,6 +14,9 @@ from pathlib import Path
 from mmtrain.io.errors import StorageError
 
 CHECKPOINTS = "checkpoints"  # in a run folder
+# What a run writes beside them, and no other command replaces.
+RUN_FILES = ("config.yaml", "tokenizer.model", "log.jsonl", "status.json", "lock", "endings", "answers", "stacks",
+             "retrieved.png", "answered.png")  # fmt: skip
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
@@ -39,13 +42,15 @@ def check_output_file(
     """`path` where a file may be written to it; StorageError naming `flag` where it may not.
 
     Refused are: a folder, a device or a pipe, a link to nothing; a file that exists, without `overwrite`, and with it
-    one that is not `is_ours` (not `kind`, as the message says); one of `inputs` under any name; a place among the
-    checkpoints of a run; a place whose folder does not exist, unless the caller is to `make_parents`.
+    one that is not `is_ours` (not `kind`, as the message says); one of `inputs` under any name; a file of a run, or a
+    place among its checkpoints; a place whose folder does not exist, unless the caller is to `make_parents`.
     """
     path, shown = Path(path), repr(os.fspath(path))
     real = resolved(path)
     _check_ancestors(path, flag, make_parents=make_parents)
     _check_not_in_checkpoints(real, flag, shown)
+    if real.name in RUN_FILES and is_run(real.parent):
+        raise StorageError(f"{flag} is {shown}, a file that a run writes itself; name another file")
     if path.is_dir() or not path.name:
         raise StorageError(f"{flag} is {shown}, which is a folder; name a file")
     for given in inputs:

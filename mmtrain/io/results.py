@@ -14,6 +14,7 @@ from mmtrain.io.atomic import FILE_MODE, publish, temporary_name
 from mmtrain.io.command import naming
 from mmtrain.io.console import print_error
 from mmtrain.io.errors import InputError
+from mmtrain.io.json_text import MAX_JSON_BYTES, JsonError, lenient_json
 from mmtrain.io.replace import check_output_file
 
 
@@ -86,8 +87,18 @@ def _check(path: Path, flag: str, *, overwrite: bool) -> tuple[bool, bool]:
     """Whether `path` is a device or a pipe, and whether a file there is to be replaced."""
     if path.exists() and not path.is_dir() and not path.is_file():
         return True, False
-    check_output_file(path, flag=flag, overwrite=overwrite)
+    check_output_file(path, flag=flag, overwrite=overwrite, is_ours=_is_results, kind="a file of JSON lines")
     folder = Path(os.path.realpath(path)).parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{flag} is {os.fspath(path)!r}, but the folder {folder} cannot be written to; name another")
     return False, path.exists()
+
+
+def _is_results(path: Path) -> bool:
+    """Whether a file is empty or begins with a line that is a JSON object: never a picture, model or table."""
+    with open(path, "rb") as file:
+        line = file.readline(MAX_JSON_BYTES)
+    try:
+        return not line or isinstance(lenient_json(line), dict)
+    except JsonError:
+        return False

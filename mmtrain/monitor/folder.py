@@ -11,6 +11,7 @@ from mmtrain.config.places import has_secret, with_absolute_places
 from mmtrain.config.schema import RunConfig
 from mmtrain.io.atomic import atomic_open, atomic_write
 from mmtrain.io.console import PlainTable, print_report, print_table
+from mmtrain.io.replace import RUN_FILES
 from mmtrain.monitor.log import RunLog
 from mmtrain.monitor.meters import Meters
 from mmtrain.monitor.peaks import peak_tflops
@@ -23,8 +24,6 @@ TOKENIZER = "tokenizer.model"
 # Of a Hugging Face folder: what its tokenizer is read from (`data.folder_tokenizer.FILES`).
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 OWNER_ONLY = 0o600
-OUTPUTS = (CONFIG, TOKENIZER, "log.jsonl", "status.json", "lock", "endings", "answers", "stacks", "retrieved.png",
-           "answered.png")  # fmt: skip
 
 
 class RunFolder:
@@ -105,7 +104,7 @@ def refuse_linked_outputs(run_dir: Path) -> None:
 
     `checkpoints` and `tensorboard` may be links to folders elsewhere: only new files are made there.
     """
-    linked = [name for name in OUTPUTS if (run_dir / name).is_symlink()]
+    linked = [name for name in RUN_FILES if (run_dir / name).is_symlink()]
     if linked:
         raise ConfigError(
             [f"{run_dir} holds links where a run writes ({', '.join(linked)}); replace them by what they point to"]

@@ -197,6 +197,9 @@ def test_a_manifest_is_read_back_equal_and_tells_what_is_wrong(tmp_path: Path):
     (tmp_path / "manifest.json").write_text('{"format": "mmtrain-shards/1"}')
     with pytest.raises(DataError, match="is not a manifest"):
         read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match=r"is not a manifest of shards \(it is a git-lfs pointer"):
+        read_manifest(tmp_path)
 
 
 def test_indexes_order_masks_and_the_tokenizer_load_without_torch():

@@ -22,7 +22,7 @@ from mmtrain.io.json_text import MAX_JSON_DEPTH, JsonError, json_fault, lenient_
         (b'{"a":' * 66 + b"1" + b"}" * 66, "more than 64 levels"),
         (b"{", "not JSON"),
         (b"", "not JSON"),
-        (b"9" * 5000, "not JSON"),
+        (b"9" * 5000, "whole number of more than"),
         ('"\ud800"', "lone surrogate .* at the top"),
     ],
 )
@@ -54,6 +54,8 @@ def test_one_unfit_value_of_a_file_is_named_by_its_place() -> None:
     assert [json_fault(one) for one in value] == ["", "NaN at .a[1]", r"a lone surrogate (\ud800) at .b"]
     with pytest.raises(JsonError, match="nested too deeply"):
         lenient_json(b"[" * 100_000)
+    with pytest.raises(JsonError, match="^holds a whole number of more than 4300 digits$"):
+        lenient_json(b'{"a": ' + b"9" * 5000 + b"}")
 
 
 def test_only_strict_json_is_written() -> None:

@@ -65,20 +65,20 @@ def test_an_interruption_leaves_the_lines_so_far(tmp_path: Path) -> None:
 
 def test_an_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("old")
+    path.write_text('{"old": 1}')
     with pytest.raises(KeyboardInterrupt), opened(path, overwrite=True) as file:
         file.write({"number": 0})
         raise KeyboardInterrupt
     (left,) = set(tmp_path.iterdir()) - {path}
-    assert path.read_text() == "old" and rows(left) == [{"number": 0}] and str(left) in capsys.readouterr().err
+    assert path.read_text() == '{"old": 1}' and rows(left) == [{"number": 0}] and str(left) in capsys.readouterr().err
     with opened(path, overwrite=True) as file:
         file.write({"number": 1})
-        assert path.read_text() == "old"
+        assert path.read_text() == '{"old": 1}'
     assert rows(path) == [{"number": 1}]
 
 
 def test_an_overwrite_follows_a_link_and_keeps_it(tmp_path: Path) -> None:
-    (tmp_path / "real.jsonl").write_text("old")
+    (tmp_path / "real.jsonl").write_text('{"old": 1}')
     (tmp_path / "a.jsonl").symlink_to("real.jsonl")
     with opened(tmp_path / "a.jsonl", overwrite=True) as file:
         file.write({"number": 1})
@@ -119,3 +119,34 @@ def test_a_full_disk_leaves_whole_lines_or_no_file(width: int, tmp_path: Path, s
             written += 1
     assert found.value.errno == errno.EFBIG
     assert written == (1 if width == 40 else 0) and (len(rows(path)) == written if written else not path.exists())
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xd8\xff\xe0 JPEG", b"image,caption\na.jpg,x\n", b"[1]\n", b"PAR1"], ids=ascii
+)
+def test_an_overwrite_takes_no_file_that_is_no_json_lines(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "0.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a file of JSON lines: --overwrite replaces only those"):
+        opened(path, overwrite=True)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b'{"image": "a.jpg"}\n{"torn'], ids=ascii)
+def test_an_overwrite_takes_results_of_before_and_empty_files(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with opened(path, overwrite=True) as file:
+        file.write({"number": 1})
+    assert rows(path) == [{"number": 1}]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "status.json", "x/../log.jsonl"])
+def test_an_overwrite_takes_no_file_of_a_run(name: str, tmp_path: Path) -> None:
+    for folder in ("checkpoints", "x"):
+        (tmp_path / folder).mkdir()
+    path = tmp_path / name
+    path.write_text('{"step": 1}\n')
+    with pytest.raises(InputError, match="a file that a run writes itself"):
+        opened(path, overwrite=True)
+    assert rows(path) == [{"step": 1}]
