@@ -4,7 +4,7 @@ Axes: B pairs of this rank's batch, N pairs of the split, E shared embedding, Q 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,8 +61,8 @@ class Evaluation:
         scores = {**self._token_scores(found.sums), "num_pairs": int(pair_N.sum())}
         retrieved: tuple[int, ...] = ()
         if "clean" in self.layout.text:
-            image_ids_N = self._whole_split(found.kept["image_id"])
-            scores = self._retrieval_scores(image_NE, text_NE, image_ids_N, pair_N) | scores
+            ids = [self._whole_split(found.kept[name]) for name in ("image_id", "caption_id")]
+            scores = self._retrieval_scores(image_NE, text_NE, Gallery.of(*ids, pair_N)) | scores
             retrieved = tuple(self._best_texts(image_NE[: self.num_pictures], text_NE, pair_N))
         named = {"heldout": scores}
         if twins and (of_twins := self._twin_scores(found, twins)):
@@ -80,6 +80,7 @@ class Evaluation:
         pair_B = batch.has_image_B & batch.has_text_B
         found.kept["pair"].append(pair_B)
         found.kept["image_id"].append(batch.image_ids_B)
+        found.kept["caption_id"].append(batch.caption_ids_B)
         found.kept["image"].append(features.get("image_BE", pair_B[:, None].float()))
         found.kept["text"].append(features.get("text_BE", pair_B[:, None].float()))
         if "match_logits" in features:
@@ -107,32 +108,28 @@ class Evaluation:
         }
         return {name: score for name, score in offered.items() if score is not None}
 
-    def _retrieval_scores(
-        self, image_NE: torch.Tensor, text_NE: torch.Tensor, image_ids_N: torch.Tensor, pair_N: torch.Tensor
-    ) -> dict[str, float]:
+    def _retrieval_scores(self, image_NE: torch.Tensor, text_NE: torch.Tensor, gallery: "Gallery") -> dict[str, float]:
         """Recall by the protocol of COCO and Flickr30k: every image once, and any caption of its own is right."""
-        gallery = Gallery.of(image_ids_N, pair_N)
         image_IE, text_TE = image_NE[gallery.images_I], text_NE[gallery.texts_T]
-        numbers_I = torch.arange(len(image_IE), device=image_NE.device)
         ranks = {
-            "image_to_text": self._ranks(image_IE, text_TE, numbers_I, gallery.image_of_T),
-            "text_to_image": self._ranks(text_TE, image_IE, gallery.image_of_T, numbers_I),
+            "image_to_text": self._ranks(image_IE, text_TE, gallery.own_texts),
+            "text_to_image": self._ranks(text_TE, image_IE, gallery.own_images),
         }
         scores = {f"{name}_recall_at_{k}": recall_at(own, k) for name, own in ranks.items() for k in RECALLS_AT}
         return scores | gallery.counts
 
     def _ranks(
-        self, query_QE: torch.Tensor, key_KE: torch.Tensor, image_of_Q: torch.Tensor, image_of_K: torch.Tensor
+        self, query_QE: torch.Tensor, key_KE: torch.Tensor, own_of: Callable[[torch.Tensor], torch.Tensor]
     ) -> list[int]:
-        """The rank of each query's best own key; the data-parallel ranks share out the queries."""
+        """The rank of each query's best own key; the data-parallel ranks share out the queries.
+
+        `own_of` some queries says which keys [Q, K] are their own.
+        """
         num_queries, dp = query_QE.shape[0], self.groups.grid.dp
         per_rank = -(-num_queries // dp)
         own_Q = torch.arange(per_rank, device=self.device) + self.groups.coord.dp * per_rank
         own_Q = own_Q.clamp_max(num_queries - 1)  # the last rank's tail repeats the last query and is cut off again
-        found = [
-            ranks_of_own(query_QE[some_Q] @ key_KE.t(), image_of_Q[some_Q, None] == image_of_K)
-            for some_Q in own_Q.split(QUERIES_AT_ONCE)
-        ]
+        found = [ranks_of_own(query_QE[some_Q] @ key_KE.t(), own_of(some_Q)) for some_Q in own_Q.split(QUERIES_AT_ONCE)]
         return gather_rows(torch.cat(found), self.groups.data)[:num_queries].tolist()
 
     @staticmethod
@@ -169,23 +166,41 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is retrieved of a split: every image once, by its image_id, and every caption. I images, T captions."""
+    """What is retrieved of a split: every image once, by its image_id, and every caption. I images, T captions.
+
+    A caption that several images have, word for word, is right for each of them: nobody could tell which was meant.
+    """
 
     images_I: torch.Tensor  # int64: number of the first held-out sample of each image
     texts_T: torch.Tensor  # int64: number of the held-out sample of each caption
-    image_of_T: torch.Tensor  # int64: which of the I images each caption belongs to
+    wording_of_T: torch.Tensor  # int64: which of the W different wordings each caption is
+    has_wording_IW: torch.Tensor  # bool: whether an image has a caption of that wording
 
     @classmethod
-    def of(cls, image_ids_N: torch.Tensor, pair_N: torch.Tensor) -> "Gallery":
+    def of(cls, image_ids_N: torch.Tensor, caption_ids_N: torch.Tensor, pair_N: torch.Tensor) -> "Gallery":
         """Of the samples of a split that have an image and a text, in order."""
-        texts = pair_N.nonzero().flatten().tolist()
-        ids = image_ids_N.tolist()
+        texts_T = pair_N.nonzero().flatten()
+        texts, ids = texts_T.tolist(), image_ids_N.tolist()
         first: dict[int, int] = {}
         for number in texts:
             first.setdefault(ids[number], number)
         place = {image_id: place for place, image_id in enumerate(first)}
-        columns = (list(first.values()), texts, [place[ids[number]] for number in texts])
-        return cls(*(torch.tensor(column, dtype=torch.int64, device=pair_N.device) for column in columns))
+        images_I, image_of_T = (
+            torch.tensor(column, dtype=torch.int64, device=pair_N.device)
+            for column in (list(first.values()), [place[ids[number]] for number in texts])
+        )
+        wordings, wording_of_T = caption_ids_N[texts_T].unique(return_inverse=True)
+        has_wording_IW = torch.zeros(len(images_I), len(wordings), dtype=torch.bool, device=pair_N.device)
+        has_wording_IW[image_of_T, wording_of_T] = True
+        return cls(images_I, texts_T, wording_of_T, has_wording_IW)
+
+    def own_texts(self, images_Q: torch.Tensor) -> torch.Tensor:
+        """Which captions [Q, T] are right for some of the I images."""
+        return self.has_wording_IW[images_Q][:, self.wording_of_T]
+
+    def own_images(self, texts_Q: torch.Tensor) -> torch.Tensor:
+        """Which images [Q, I] are right for some of the T captions."""
+        return self.has_wording_IW[:, self.wording_of_T[texts_Q]].t()
 
     @property
     def counts(self) -> dict[str, float]:

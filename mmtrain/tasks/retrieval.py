@@ -116,20 +116,21 @@ class RetrievalScorer:
 
         Nearness is similarity over temperature.
         """
-        groups, kept = self.place.groups, {"image": [], "text": [], "pair": [], "image_id": []}
+        groups, kept = self.place.groups, {"image": [], "text": [], "pair": [], "image_id": [], "caption_id": []}
         for batch, features in passes.infer(self._batches(), CLEAN):
             if features is not None:
                 kept["image"].append(gather_rows(features["image_BE"], groups.data))
                 kept["text"].append(gather_rows(features["text_BE"], groups.data))
                 kept["pair"].append(gather_rows(batch.has_image_B & batch.has_text_B, groups.data))
                 kept["image_id"].append(gather_rows(batch.image_ids_B, groups.data))
+                kept["caption_id"].append(gather_rows(batch.caption_ids_B, groups.data))
                 temperature = features["temperature"]
         if not passes.sees_features:
             return Shortlists()
-        image_NE, text_NE, pair_N, ids_N = (torch.cat(parts)[: len(self.heldout)] for parts in kept.values())
-        gallery = Gallery.of(ids_N, pair_N)
+        image_NE, text_NE, pair_N, *ids = (torch.cat(parts)[: len(self.heldout)] for parts in kept.values())
+        gallery = Gallery.of(*ids, pair_N)
         similar_IT = image_NE[gallery.images_I] @ text_NE[gallery.texts_T].t() / temperature
-        is_own_IT = torch.arange(len(gallery.images_I), device=ids_N.device)[:, None] == gallery.image_of_T
+        is_own_IT = gallery.own_texts(torch.arange(len(gallery.images_I), device=similar_IT.device))
         images, texts = gallery.images_I.tolist(), gallery.texts_T.tolist()
         found = Shortlists(counts={"num_pairs": len(texts), **gallery.counts})
         found.add("image_to_text", similar_IT, is_own_IT, self.plan.task.shortlist, lambda i, t: (images[i], texts[t]))

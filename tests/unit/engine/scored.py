@@ -18,10 +18,13 @@ KINDS = ("color", "place")
 
 
 class WrittenSplit:
-    """The first samples made by hand, each second one with a twin; `captions_each` neighbours share an image."""
+    """The first samples made by hand, each second one with a twin; `captions_each` neighbours share an image.
 
-    def __init__(self, captions_each: int = 1) -> None:
-        self.captions_each = captions_each
+    Every `repeats`-th caption is word for word the same as the others of its kind.
+    """
+
+    def __init__(self, captions_each: int = 1, repeats: int = NUM_PAIRS) -> None:
+        self.captions_each, self.repeats = captions_each, repeats
 
     twins = tuple(Twin(f"twin {n}", KINDS[n % 4 // 2]) if n % 2 else None for n in range(NUM_PAIRS))
 
@@ -40,6 +43,7 @@ class WrittenSplit:
                 has_image_B=batch.has_image_B & there,
                 has_text_B=batch.has_text_B & there,
                 image_ids_B=torch.where(there, batch.places_B // self.captions_each, -1 - batch.places_B),
+                caption_ids_B=batch.places_B % self.repeats,
             )
 
 
@@ -95,13 +99,12 @@ class WrittenPasses:
         )
 
 
-def scored(place: Any, batch_size: int, captions_each: int = 1) -> Any:
+def scored(place: Any, batch_size: int, captions_each: int = 1, repeats: int = NUM_PAIRS) -> Any:
     """The report of the written split and model on this rank."""
     from mmtrain.engine.evaluation import Evaluation
 
-    return Evaluation(WrittenSplit(captions_each), EVERY, place.groups, place.device, batch_size, 5).run(
-        WrittenPasses()
-    )
+    split = WrittenSplit(captions_each, repeats)
+    return Evaluation(split, EVERY, place.groups, place.device, batch_size, 5).run(WrittenPasses())
 
 
 def scored_on_a_rank(batch_sizes: tuple[int, ...], captions_each: int = 1) -> list[Any]:
@@ -120,7 +123,7 @@ def pairs() -> list[int]:
     return (batch.has_image_B & batch.has_text_B).nonzero().flatten().tolist()
 
 
-def brute_force(captions_each: int = 1) -> dict[str, dict[str, float]]:
+def brute_force(captions_each: int = 1, repeats: int = NUM_PAIRS) -> dict[str, dict[str, float]]:
     """The scores by loops over samples and keys, one at a time."""
     said, whole = written_answers(), pairs()
     images = {n // captions_each: n for n in reversed(whole)}  # by image_id the first sample of each
@@ -128,15 +131,17 @@ def brute_force(captions_each: int = 1) -> dict[str, dict[str, float]]:
     if len(images) < len(whole):
         scores |= {"num_images": len(images), "num_captions": len(whole)}
     ranks: dict[str, list[int]] = {"image_to_text": [], "text_to_image": []}
-    for image_id, first in images.items():
+    wordings = {image: {n % repeats for n in whole if n // captions_each == image} for image in images}
+    for image, first in images.items():
         similar = {n: float(said["image"][first] @ said["text"][n]) for n in whole}
-        best = max(value for n, value in similar.items() if n // captions_each == image_id)
-        others = [value for n, value in similar.items() if n // captions_each != image_id]
+        best = max(value for n, value in similar.items() if n % repeats in wordings[image])
+        others = [value for n, value in similar.items() if n % repeats not in wordings[image]]
         ranks["image_to_text"].append(1 + sum(value >= best for value in others))
     for n in whole:
-        similar = {image_id: float(said["text"][n] @ said["image"][first]) for image_id, first in images.items()}
-        own = similar.pop(n // captions_each)
-        ranks["text_to_image"].append(1 + sum(value >= own for value in similar.values()))
+        similar = {image: float(said["text"][n] @ said["image"][first]) for image, first in images.items()}
+        best = max(value for image, value in similar.items() if n % repeats in wordings[image])
+        others = [value for image, value in similar.items() if n % repeats not in wordings[image]]
+        ranks["text_to_image"].append(1 + sum(value >= best for value in others))
     for name, found in ranks.items():
         scores |= {f"{name}_recall_at_{k}": sum(rank <= k for rank in found) / len(found) for k in (1, 5, 10)}
     right = [said["match"][0, n, 1] > said["match"][0, n, 0] for n in whole]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmtrain.data.heldout import Twin
-from mmtrain.engine.evaluation import Evaluation
+from mmtrain.engine.evaluation import Evaluation, Gallery
 from tests.unit.engine.scored import (
     EVERY,
     NUM_PAIRS,
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from mmtrain.engine.build import Place
 
 
-@pytest.mark.parametrize("captions_each", [1, 3, 30])
+@pytest.mark.parametrize(
+    ("captions_each", "repeats"), [(1, NUM_PAIRS), (3, NUM_PAIRS), (30, NUM_PAIRS), (1, 5), (3, 4)]
+)
 @pytest.mark.parametrize("batch_size", [4, 8, 32])
-def test_every_score_is_that_of_a_brute_force_reference(place: "Place", batch_size: int, captions_each: int) -> None:
-    report, wanted = scored(place, batch_size, captions_each), brute_force(captions_each)
+def test_every_score_is_that_of_a_brute_force_reference(
+    place: "Place", batch_size: int, captions_each: int, repeats: int
+) -> None:
+    report, wanted = scored(place, batch_size, captions_each, repeats), brute_force(captions_each, repeats)
     assert report.scores.keys() == wanted.keys()
     for name, scores in wanted.items():
         assert report.scores[name] == pytest.approx(scores, rel=1e-6), name
@@ -56,15 +60,25 @@ def test_a_perfect_model_finds_each_of_five_captions(place: "Place", noise: floa
     text_NE = image_NE + noise * torch.randn(20, 8, generator=torch.Generator().manual_seed(2))
     evaluation = Evaluation(WrittenSplit(), EVERY, place.groups, place.device, 4, 5)
     ids_N, pair_N = torch.arange(20) // 5, torch.ones(20, dtype=torch.bool)
-    scores = evaluation._retrieval_scores(image_NE, text_NE, ids_N, pair_N)
+    scores = evaluation._retrieval_scores(image_NE, text_NE, Gallery.of(ids_N, torch.arange(20), pair_N))
     assert (scores["num_images"], scores["num_captions"]) == (4, 20)
+    assert {value for name, value in scores.items() if "recall" in name} == {1.0}
+
+
+def test_a_caption_that_two_images_share_is_right_for_both(place: "Place") -> None:
+    image_NE = torch.eye(3)
+    text_NE = torch.stack([image_NE[0] + image_NE[1], image_NE[0] + image_NE[1], image_NE[2]])  # equal texts
+    evaluation = Evaluation(WrittenSplit(), EVERY, place.groups, place.device, 4, 5)
+    gallery = Gallery.of(torch.arange(3), torch.tensor([7, 7, 8]), torch.ones(3, dtype=torch.bool))
+    scores = evaluation._retrieval_scores(image_NE, text_NE, gallery)
     assert {value for name, value in scores.items() if "recall" in name} == {1.0}
 
 
 def test_features_that_are_no_numbers_find_nothing(place: "Place") -> None:
     evaluation = Evaluation(WrittenSplit(), EVERY, place.groups, place.device, 4, 5)
     image_NE, text_NE = torch.full((20, 8), torch.nan), torch.randn(20, 8)
-    scores = evaluation._retrieval_scores(image_NE, text_NE, torch.arange(20), torch.ones(20, dtype=torch.bool))
+    gallery = Gallery.of(torch.arange(20), torch.arange(20), torch.ones(20, dtype=torch.bool))
+    scores = evaluation._retrieval_scores(image_NE, text_NE, gallery)
     assert {value for name, value in scores.items() if "recall" in name} == {0.0}
 
 

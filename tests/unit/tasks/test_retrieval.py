@@ -44,6 +44,7 @@ class NumberedSplit:
                 has_image_B=batch.has_image_B & there_B,
                 has_text_B=batch.has_text_B & there_B,
                 image_ids_B=batch.places_B // self.captions_each,
+                caption_ids_B=batch.places_B,
             )
 
     def paired(self, pairs: Sequence[tuple[int, int]], batch_size: int, **_: Any) -> Iterator[Batch]:
