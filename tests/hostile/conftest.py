@@ -13,6 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.bounds import bounds
+
+CPU_SECONDS_PER_CASE = 60  # most take milliseconds, a run of a few steps some seconds
+MAX_MEMORY_BYTES = 1 << 30  # that one case may add to what the process has; the first may import torch and more
 CONFIG = """
 precision: fp32
 train: {num_steps: 1, global_batch_size: 8, micro_batch_size: 8, learning_rate: 1e-3, warmup_steps: 0}
@@ -49,6 +53,13 @@ class Tiny:
         """Arguments of `mmtrain pretrain`, all but run_dir."""
         places = {"train": self.train, "heldout": self.heldout, "tokenizer": self.tokenizer}
         return ["--config", str(self.config), *(f"data.{name}={place}" for name, place in places.items())]
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A case that takes too much CPU time or memory fails, whatever it ends in."""
+    with bounds(CPU_SECONDS_PER_CASE, MAX_MEMORY_BYTES):
+        yield
 
 
 @pytest.fixture(scope="session")

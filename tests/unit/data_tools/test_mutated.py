@@ -3,12 +3,10 @@
 import hashlib
 import io
 import json
-import signal
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
 
@@ -24,6 +22,7 @@ from data_tools.verify import verify_shards
 from mmtrain.data.index import DataError, ShardEntry, scan_shard, write_manifest
 from mmtrain.io.image_codec import MAX_PIXELS
 from tests.benchmarks.web_photos import draw_photo
+from tests.bounds import bounds
 
 CPU_SECONDS_PER_CASE = 5
 MAX_MEMORY_BYTES = 512 << 20  # that one case may add to what the process has
@@ -31,28 +30,9 @@ NUM_SAMPLES = 4
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 
-@contextmanager
-def bounds() -> Iterator[None]:
+def bounded() -> AbstractContextManager[None]:
     """A case that takes too long or too much memory fails."""
-
-    def late(number: int, frame: object) -> None:
-        raise AssertionError(f"a case took more than {CPU_SECONDS_PER_CASE} s of CPU time")
-
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _memory_bytes("VmRSS")
-    signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_PER_CASE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    added = _memory_bytes("VmHWM") - before
-    assert added < MAX_MEMORY_BYTES, f"a case took {added >> 20} MiB of memory"
-
-
-def _memory_bytes(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) << 10
+    return bounds(CPU_SECONDS_PER_CASE, MAX_MEMORY_BYTES)
 
 
 def encode(number: int, kind: str) -> bytes:
@@ -142,7 +122,7 @@ def check_images(num_cases: int) -> tuple[int, int]:
     originals = [encode(number, kind) for number in range(4) for kind in FORMATS]
     for _ in range(num_cases):
         content = mutate(rng.choice(originals), rng)
-        with bounds():
+        with bounded():
             try:
                 prepared = prepare_image(content, ImageRules(resize=rng.choice((None, 24)), looks=True))
                 assert prepared.size[0] > 0 and is_readable(prepared.content)
@@ -167,7 +147,7 @@ def test_two_thousand_mutated_images_are_named_or_readable():
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_within_bounds_or_harmless(name):
     content = BOMBS[name]()
-    with bounds():
+    with bounded():
         try:
             size = prepare_image(content, ImageRules(resize=32)).size
             assert name == "png with many bytes for its pixels" and size == (16, 16)
@@ -239,7 +219,7 @@ def check_tar(content: bytes, folder: Path, number: int = 0) -> list[str]:
     """Faults that `verify` finds in a tar without a manifest; build, index and scan must not crash on it."""
     path = folder / f"{number}.tar"
     path.write_bytes(content)
-    with bounds():
+    with bounded():
         faults = [str(fault) for fault in verify_shards([str(path)], processes=1).faults]
         scan_shard(path)
         index_shards([str(path)], processes=1, overwrite=True)
