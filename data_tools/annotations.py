@@ -7,6 +7,7 @@ from typing import Any
 
 from data_tools.rows import type_name
 from mmtrain.data.index import DataError
+from mmtrain.io.documents import read_regular
 from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 from mmtrain.io.json_text import JsonError, lenient_json
 
@@ -17,7 +18,7 @@ Entry = dict[str, Any]
 def json_content(place: Path) -> Any:
     """What a .json file holds; DataError where it cannot be read."""
     try:
-        content = place.read_bytes()
+        content = read_regular(place)
     except OSError as error:
         raise DataError(f"{place} cannot be read: {error.strerror}") from error
     try:

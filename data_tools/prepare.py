@@ -167,7 +167,7 @@ def _prepare_row(row: Row, found: Gathered | Unusable, rules: ImageRules, out: B
             row.number,
             without_credentials(row.source),
             error.reason,
-            error.detail,
+            without_credentials(error.detail),
             num_captions_read=len(row.captions),
             num_questions_read=len(asked),
         )

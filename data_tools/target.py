@@ -22,6 +22,7 @@ from data_tools.table import SCHEMA
 from mmtrain.data.index import DataError, ShardEntry, index_path, read_manifest
 from mmtrain.data.sidecar import FORMAT as INDEX_FORMAT
 from mmtrain.io.atomic import sync_folder, sync_tree, temporary_name
+from mmtrain.io.documents import open_regular
 from mmtrain.io.exchange import MARKER, finish_replacement, replace_folder, temporary_folders
 from mmtrain.io.replace import check_output_folder, check_swappable, is_run
 
@@ -159,7 +160,7 @@ def put_already(folder: Path, entries: Iterable[ShardEntry]) -> frozenset[str]:
 def _is_our_index(path: Path) -> bool:
     """Whether a file is an index that mmdata has written, of whatever version."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(_INDEX_MAGIC)) == _INDEX_MAGIC
     except OSError:
         return False
@@ -184,7 +185,7 @@ def _listed(names: Collection[str]) -> str:
 
 def _is_our_table(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return read_schema(file).names == SCHEMA.names
     except (pa.ArrowException, OSError):
         return False
@@ -193,7 +194,7 @@ def _is_our_table(path: Path) -> bool:
 def _is_our_list(path: Path) -> bool:
     """Whether a left_out.jsonl is one: empty, or its first line has the fields of `LeftOut`."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             line = file.readline(1 << 20)
         return not line or set(json.loads(line)) == _LEFT_OUT_FIELDS
     except (OSError, ValueError, TypeError, RecursionError):

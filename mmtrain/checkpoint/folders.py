@@ -7,10 +7,12 @@ from pathlib import Path
 
 from mmtrain.checkpoint.files import PARTIAL
 from mmtrain.io.atomic import atomic_write, remove_temporaries, sync_folder
+from mmtrain.io.documents import DocumentError, read_document
 
 LATEST = "latest"  # a file that names the newest checkpoint
 REPLACED = ".replaced"  # an older checkpoint of the same step, until the newer one stands
 REMOVED = ".removed"  # on its way out: no longer whole
+MAX_LATEST_BYTES = 4096
 STANDING = re.compile(r"step-(\d{8,})")
 
 
@@ -102,7 +104,8 @@ def _folders(checkpoints: Path) -> list[Path]:
 
 def _named_latest(checkpoints: Path) -> Path | None:
     try:
-        name = (checkpoints / LATEST).read_text(errors="replace").strip()  # a loss of power leaves any bytes
-    except OSError:
+        content = read_document(checkpoints / LATEST, max_bytes=MAX_LATEST_BYTES)
+    except (OSError, DocumentError):
         return None
+    name = content.decode(errors="replace").strip()  # a loss of power leaves any bytes
     return checkpoints / name if STANDING.fullmatch(name) else None

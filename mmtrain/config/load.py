@@ -21,9 +21,11 @@ from mmtrain.config.section import Frozen
 from mmtrain.config.trust import ALLOW_PIPE, PLACES, mark_places_foreign, unmark_places, untrusted_faults
 from mmtrain.io.errors import InputError
 from mmtrain.io.paths import expand_user
+from mmtrain.io.text import redact
 
 Tree = dict[str, Any]  # what YAML gives: sections within sections
 
+MAX_SHOWN = 60  # characters of a value in a message
 SECTION_WANTED = "a section of `key: value` lines"
 WANTED = {  # pydantic's kinds of fault, in words; {} are filled from the fault's own context
     "int_parsing": "a whole number",
@@ -173,7 +175,7 @@ def _read_file(path: Path, above: tuple[Path, ...], *, trusted: bool) -> Tree:
     bases = tree.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError([f"base is {bases!r} in {path}; wanted the name of a config file, or a list of names"])
+        raise ConfigError([f"base is {_shown(bases)} in {path}; wanted the name of a config file, or a list of names"])
     merged: Tree = {}
     for base in bases:
         below = _read_file(path.parent / expand_user(base), (*above, path.resolve()), trusted=True)
@@ -204,19 +206,19 @@ def _parsed_file(path: Path) -> Tree:
     except YamlError as error:
         raise ConfigError([f"the config file {path} is not YAML: {error}"]) from error
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError([f"the config file {path} holds {tree!r:.60}; wanted {SECTION_WANTED}"])
+        raise ConfigError([f"the config file {path} holds {_shown(tree)}; wanted {SECTION_WANTED}"])
     return tree or {}
 
 
 def _read_override(override: str, refusals: list[Refusal]) -> Tree:
     knob, equals, text = override.partition("=")
     if not equals or not knob:
-        refusals.append(Refusal(knob, f"{override!r} is not an override; write key.sub=value"))
+        refusals.append(Refusal(knob, f"{_shown(override)} is not an override; write key.sub=value"))
         return {}
     try:
         value = read_word(knob, text) if knob in (*PATHS, *PLACES, ANSWERS) else parse_yaml(text)
     except YamlError as error:
-        refusals.append(Refusal(knob, f"{knob} is {text!r}, which is not YAML ({error}); put it in quotes"))
+        refusals.append(Refusal(knob, f"{knob} is {_shown(text)}, which is not YAML ({error}); put it in quotes"))
         return {}
     except PlaceError as error:
         refusals.append(Refusal(knob, f"{knob} {error}"))
@@ -297,13 +299,18 @@ def _is_meant(detail: ErrorDetails) -> bool:
     )
 
 
+def _shown(value: object) -> str:
+    """A value as a message shows it: no longer than that, and without what may be secret in its addresses."""
+    return f"{redact(repr(value)):.{MAX_SHOWN}}"
+
+
 def _in_plain_words(detail: ErrorDetails) -> str:
     words = [str(word) for word in detail["loc"] if word not in ("str", SetConfig.__name__)]
     knob = ".".join(words)
     if detail["type"] == "missing":
-        return f"{'.'.join(words[:-1])} is {detail['input']!r:.60}, which has no {words[-1]}"
+        return f"{'.'.join(words[:-1])} is {_shown(detail['input'])}, which has no {words[-1]}"
     wanted = WANTED.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
-    return f"{knob} is {detail['input']!r:.60}; wanted {wanted}"
+    return f"{knob} is {_shown(detail['input'])}; wanted {wanted}"
 
 
 def _drop(tree: Tree, loc: Sequence[int | str]) -> str:

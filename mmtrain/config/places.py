@@ -14,7 +14,7 @@ from typing import Any
 from mmtrain.config.bounded_yaml import YamlError, parse_yaml
 from mmtrain.config.schema import RunConfig, SetConfig
 from mmtrain.config.trust import PLACES, is_address, key_parent, show
-from mmtrain.io.paths import expand_user, home_fault, lexists
+from mmtrain.io.paths import expand_user, lexists, local_fault
 from mmtrain.io.text import redact
 
 Tree = dict[str, Any]
@@ -104,7 +104,7 @@ def _expand(place: str, *, one_path: bool) -> str:
     if not one_path and is_address(place):
         return place
     place = expand_user(place)
-    if fault := home_fault(place):
+    if fault := local_fault(place):
         raise PlaceError(f"is {show(place)}: {fault}")
     if (one_path or not set(place) & set("*?[{")) and (fault := _name_fault(place)):
         raise PlaceError(f"is {show(place)}: {fault}")

@@ -15,6 +15,7 @@ from mmtrain.data.sidecar import ABSENT, Sidecar, decode, encode
 from mmtrain.data.sources import find_shards
 from mmtrain.data.tar import BLOCK_BYTES, Member, TarDamage, tar_members
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.documents import read_regular
 
 __all__ = [
     "DataError",
@@ -136,7 +137,7 @@ def read_sidecar(tar_path: Path) -> Sidecar:
     """The sidecar of `tar_path`; DataError where there is none, it is damaged, or the tar is no longer the same."""
     sidecar = index_path(tar_path)
     try:
-        found = decode(sidecar.read_bytes(), str(sidecar))
+        found = decode(read_regular(sidecar), str(sidecar))
         fresh = found.tar_bytes == os.stat(tar_path).st_size and found.probes == _probes(
             tar_path, _firsts(found.columns)
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmtrain.data.faults import DataError
 from mmtrain.io.atomic import atomic_write
+from mmtrain.io.documents import read_regular
 from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 from mmtrain.io.json_text import lenient_json
 
@@ -81,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; DataError where there is none or it is not one."""
     path = Path(folder) / FILE_NAME
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError as error:
         raise DataError(f"{folder} has no {FILE_NAME}; `mmdata build` and `mmdata synth` write one") from error
     except OSError as error:

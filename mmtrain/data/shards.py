@@ -19,6 +19,7 @@ from mmtrain.data.manifest import FILE_NAME, Manifest, ShardEntry, parse_manifes
 from mmtrain.data.places import Access
 from mmtrain.data.sidecar import decode
 from mmtrain.data.sources import TAR_SUFFIX, data_errors, list_shards
+from mmtrain.io.documents import read_regular
 from mmtrain.io.errors import NotFoundError
 from mmtrain.io.file_kinds import A_TAR, describe_file
 from mmtrain.io.paths import expand_url
@@ -175,7 +176,7 @@ def _num_indexed(location: str) -> int:
     if is_remote(location) or not path.exists():
         return 0
     try:
-        return decode(path.read_bytes(), str(path)).num_samples
+        return decode(read_regular(path), str(path)).num_samples
     except (DataError, OSError):  # an index that cannot be read counts nothing, and the tar has been walked instead
         return 0
 

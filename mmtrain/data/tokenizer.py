@@ -7,6 +7,7 @@ from pathlib import Path
 import sentencepiece
 
 from mmtrain.data.faults import DataError
+from mmtrain.io.documents import read_regular
 from mmtrain.io.file_kinds import HEAD_BYTES, describe_bytes
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # a piece's place here is its id
@@ -20,7 +21,7 @@ class Tokenizer:
 
     def __init__(self, path: Path) -> None:
         try:
-            content = Path(path).read_bytes()
+            content = read_regular(path)
         except OSError as error:
             raise DataError(f"data.tokenizer is {str(path)!r}, which cannot be read: {error.strerror}") from error
         self.sha256 = hashlib.sha256(content).hexdigest()

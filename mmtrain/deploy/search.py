@@ -17,6 +17,7 @@ from mmtrain.deploy.pictures import opened
 from mmtrain.hf import VLBertForImageTextRetrieval
 from mmtrain.io.atomic import atomic_open
 from mmtrain.io.command import naming
+from mmtrain.io.documents import open_regular
 from mmtrain.io.errors import InputError
 from mmtrain.io.file_kinds import describe_file
 
@@ -73,7 +74,7 @@ def index_path(path: Path, *, exists: bool) -> Path:
 def is_index(file: Path) -> bool:
     """Whether a file holds the arrays of an index."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_regular(file) as content, zipfile.ZipFile(content) as archive:
             return set(archive.namelist()) == {f"{name}.npy" for name in ARRAYS}
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
@@ -85,7 +86,7 @@ def without_repeats(paths: Iterable[Path]) -> list[Path]:
 
 
 def _read_arrays(file: Path) -> tuple[tuple[str, ...], np.ndarray, str]:
-    with zipfile.ZipFile(file) as archive:
+    with open_regular(file) as content, zipfile.ZipFile(content) as archive:
         # np.savez stores as it is: what is compressed is another's, and may be any size when it is unpacked.
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("it is compressed, which an index never is")

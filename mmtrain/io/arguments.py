@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from mmtrain.io.command import ExitCode
 from mmtrain.io.console import print_error
-from mmtrain.io.paths import expand_user, home_fault
-from mmtrain.io.text import printable
+from mmtrain.io.paths import expand_user, local_fault
+from mmtrain.io.text import printable, redact
 from mmtrain.io.utf8_paths import is_utf8
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -138,8 +138,8 @@ def local_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty; wanted a path")
     path = expand_user(text)
-    if fault := home_fault(path):
-        raise argparse.ArgumentTypeError(f"{shown(text)}: {fault}")
+    if fault := local_fault(path):
+        raise argparse.ArgumentTypeError(f"{shown(redact(text))}: {fault}")
     return Path(path)
 
 

@@ -4,10 +4,11 @@ A file is read only if it is a regular one: a pipe would hang, a device never en
 read, and what is nested too deeply is refused like any other malformed document.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mmtrain.io.errors import InputError
 from mmtrain.io.file_kinds import HEAD_BYTES, LFS_POINTER, describe_bytes
@@ -22,19 +23,35 @@ class DocumentError(InputError):
     """A document cannot be read: no regular file, too large, or malformed."""
 
 
+class NotRegularError(OSError):
+    """A file is a folder, a named pipe or a device."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, open for reading; NotRegularError for others: a named pipe would wait for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise NotRegularError(errno.EINVAL, "a folder" if stat.S_ISDIR(mode) else "no regular file", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file; see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def read_document(path: Path, *, max_bytes: int) -> bytes:
     """The content of a regular file of at most `max_bytes`; DocumentError otherwise, OSError where it is not there."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would wait for a writer
     try:
-        kind = os.fstat(descriptor)
-        if not stat.S_ISREG(kind.st_mode):
-            raise DocumentError(f"{path} is {'a folder' if stat.S_ISDIR(kind.st_mode) else 'no regular file'}")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(max_bytes + 1)
-    finally:
-        os.close(descriptor)
+        with open_regular(path) as file:
+            content, size = file.read(max_bytes + 1), os.fstat(file.fileno()).st_size
+    except NotRegularError as error:
+        raise DocumentError(f"{path} is {error.strerror}") from None
     if len(content) > max_bytes:
-        raise DocumentError(f"{path} has {kind.st_size:,} bytes; wanted at most {max_bytes:,}")
+        raise DocumentError(f"{path} has {size:,} bytes; wanted at most {max_bytes:,}")
     if content.startswith(LFS_POINTER):
         raise DocumentError(f"{path} is {describe_bytes(content[:HEAD_BYTES])}")
     return content

@@ -132,6 +132,8 @@ class ObjectStore:
                 return fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise StorageError(f"addresses that begin with {scheme_of(url)}:// cannot be read: {error}") from error
+        except Exception as error:  # some connect and log in where they are made
+            raise TransientError(redact(f"{type(error).__name__}: {error}")) from error
 
     def _bounded(self, system: Any, method: str, *words: Any) -> Any:
         """Call a file system; TransientError where no answer comes in time."""

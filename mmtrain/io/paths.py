@@ -25,7 +25,7 @@ from braceexpand import UnbalancedBracesError, braceexpand
 from mmtrain.io.errors import InputError
 from mmtrain.io.folders import DEAD_LINK, FOLDER, Entry, kind_of_mode, looked_at, scan_folder, walk_folders
 from mmtrain.io.text import redact
-from mmtrain.io.urls import is_http, normalize_url
+from mmtrain.io.urls import is_http, normalize_url, scheme_of
 
 MAGIC = "*?["
 MAX_EXPANDED = 1_000_000  # names that braces may stand for
@@ -64,11 +64,13 @@ def expand_user(name: str) -> str:
         return name
 
 
-def home_fault(name: str) -> str:
-    """Why a name that `expand_user` has left with its "~" cannot be taken; empty where it can be."""
-    if not name.startswith("~") or lexists(name):
+def local_fault(name: str) -> str:
+    """Why a name, its home expanded, is none of a local file or folder that is or could be made; empty where it is."""
+    if lexists(name):
         return ""
-    return f"there is no such home folder; write ./{name} for a file here"
+    if name.startswith("~"):
+        return f"there is no such home folder; write ./{name} for a file here"
+    return "it is an address; wanted a local path" if scheme_of(name) else ""
 
 
 def expand_braces(name: str, label: str) -> Iterator[str]:
@@ -90,7 +92,7 @@ def expand_url(address: str, label: str) -> list[str]:
     """
     head, mark, query = address.partition("?") if is_http(address) else (address, "", "")
     if _num_expanded(head) > MAX_EXPANDED:
-        raise InputError(f"{label} is {shown(redact(address))}, whose braces stand for more than {MAX_EXPANDED} names")
+        raise InputError(f"{label} is {shown(address)}, whose braces stand for more than {MAX_EXPANDED} names")
     try:
         heads = list(braceexpand(head)) if "{" in head else [head]
     except UnbalancedBracesError:
@@ -122,8 +124,8 @@ def identity(entry: Entry, folders: dict[str, str]) -> str:
 
 
 def shown(name: str | Path) -> str:
-    """A name in quotes as messages show it: a very long one by its ends."""
-    text = str(name)
+    """A name in quotes as messages show it: a very long one by its ends, an address among it without secrets."""
+    text = redact(str(name))
     if len(text) > MAX_SHOWN:
         return f"{text[:60]!r}...{text[-20:]!r} ({len(text)} characters)"
     return repr(text)

@@ -1,6 +1,7 @@
 """The run folder: what stands in it before the first step, who writes to it, and what it shows at the end."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,13 +103,25 @@ def _write_config(path: Path, plan: RunConfig) -> None:
 def refuse_linked_outputs(run_dir: Path) -> None:
     """ConfigError where what a run writes is a link in its folder: through it another file would be changed.
 
-    `checkpoints` and `tensorboard` may be links to folders elsewhere: only new files are made there.
+    Pipes and devices, which would hang it, are refused too. `checkpoints` and `tensorboard` may be links to folders
+    elsewhere: only new files are made there.
     """
-    linked = [name for name in RUN_FILES if (run_dir / name).is_symlink()]
-    if linked:
+    odd = [name for name in RUN_FILES if _is_link_or_special(run_dir / name)]
+    if odd:
         raise ConfigError(
-            [f"{run_dir} holds links where a run writes ({', '.join(linked)}); replace them by what they point to"]
+            [
+                f"{run_dir} holds links or special files where a run writes ({', '.join(odd)}); replace them by plain "
+                "files and folders"
+            ]
         )
+
+
+def _is_link_or_special(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def copy_config_and_tokenizer(source: Path, run_dir: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mmtrain.io.atomic import atomic_write
 from mmtrain.io.command import naming
 from mmtrain.io.console import print_log
+from mmtrain.io.documents import read_document
 from mmtrain.io.json_text import JsonError, lenient_json
 from mmtrain.io.utf8_paths import utf8_path
 
@@ -23,6 +24,7 @@ Row = dict[str, Any]  # one line of log.jsonl: always `step`; with `eval` where 
 
 LOG = logging.getLogger("mmtrain.monitor")
 LINES = "log.jsonl"
+MAX_LOG_BYTES = 4 * 2**30
 TENSORBOARD_FLUSH_SECONDS = 10  # what a killed run may lose
 
 
@@ -76,7 +78,7 @@ class RunLog:
         if self._lines is None:
             return []
         path = self.run_dir / LINES
-        lines = [(line, _row_of(line)) for line in path.read_bytes().splitlines(keepends=True)]
+        lines = [(line, _row_of(line)) for line in _read(path).splitlines(keepends=True)]
         left = [(line, row) for line, row in lines if row is None or keeps(row)]
         if len(left) < len(lines):
             self._lines.close()
@@ -129,11 +131,16 @@ def read_rows(run_dir: Path) -> list[Row]:
     A kill or a loss of power leaves half a line or zeros, also amid the file where a run has gone on since.
     """
     path = run_dir / LINES
-    content = path.read_bytes()
+    content = _read(path)
     rows = [_row_of(line) for line in content.removesuffix(b"\n").split(b"\n")] if content else []
     if num_others := rows.count(None):
         LOG.warning("%s: %d of %d lines are no rows of a log and are passed over", path, num_others, len(rows))
     return [row for row in rows if row is not None]
+
+
+def _read(path: Path) -> bytes:
+    """The content of a log; DocumentError where it is no regular file: a named pipe would wait for a writer."""
+    return read_document(path, max_bytes=MAX_LOG_BYTES)
 
 
 def _row_of(line: bytes) -> Row | None:

@@ -433,8 +433,19 @@ def test_what_a_run_writes_is_no_link(name, tiny_run, tmp_path, command: Command
     if name == "config.yaml":
         target.write_text("data: {train: x, heldout: y}\n")
     path.symlink_to(target)
-    refused(command("mmtrain", "evaluate", tiny_run), "holds links where a run writes", name)
+    refused(command("mmtrain", "evaluate", tiny_run), "holds links or special files where a run writes", name)
     assert victim.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "status.json", "config.yaml", "checkpoints/latest", "tokenizer.model"])
+def test_no_command_waits_for_a_pipe_in_a_run(name: str, tiny_run: Path, tiny: Tiny, command: Command) -> None:
+    (tiny_run / name).unlink(missing_ok=True)
+    os.mkfifo(tiny_run / name)
+    for words in (["evaluate", tiny_run], ["compare", tiny_run], ["generate", tiny_run, tiny.pictures / "0.jpg"]):
+        ended = command("mmtrain", *words)
+        assert ended.code in (0, 2) and "Traceback" not in ended.err
+        if ended.code == 2:
+            refused(ended, name)
 
 
 @pytest.mark.parametrize("name", ["lock", "status.json", "log.jsonl"])
@@ -442,7 +453,8 @@ def test_what_training_writes_is_no_link(name, tiny, tmp_path, command: Command,
     before, run_dir = victim.read_text(), tmp_path / "own"
     run_dir.mkdir()
     (run_dir / name).symlink_to(victim)
-    refused(command("mmtrain", "pretrain", *tiny.words, f"run_dir={run_dir}"), "holds links where a run writes", name)
+    ended = command("mmtrain", "pretrain", *tiny.words, f"run_dir={run_dir}")
+    refused(ended, "holds links or special files where a run writes", name)
     assert victim.read_text() == before and sorted(path.name for path in run_dir.iterdir()) == [name]
 
 

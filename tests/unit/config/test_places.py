@@ -96,6 +96,21 @@ def test_a_home_folder_is_expanded_in_every_path(
     assert str(value[0] if isinstance(value, tuple) else value) == str(tmp_path / "x")
 
 
+@pytest.mark.parametrize("key", ["run_dir", "model.init_from", "data.tokenizer", "data.cache_dir"])
+def test_an_address_is_no_local_path(key: str) -> None:
+    (fault,) = faults_of(f"{key}=s3://user:hunter2@bucket/x")
+    assert fault == f"{key} is 's3://***@bucket/x': it is an address; wanted a local path"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["data.heldout=[{shards: ADDRESS}]", "data.train=[{shards: ADDRESS, weight: a}]", "ADDRESS", "train=ADDRESS"],
+)
+def test_no_fault_shows_the_secret_of_an_address(word: str) -> None:
+    faults = faults_of(word.replace("ADDRESS", "https://user:hunter2@host/x.tar"))
+    assert faults and not any("hunter2" in fault for fault in faults)
+
+
 @pytest.mark.parametrize("key", ["base", "data.cache_dir", "run_dir"])
 def test_the_home_of_nobody_is_one_sentence(key: str, tmp_path: Path) -> None:
     section, _, name = key.rpartition(".")

@@ -264,3 +264,15 @@ def test_the_manifest_keeps_no_signature(here, site):
     build_shards([f"{site}/d.csv?sig=secret/2"], Path("out"), BuildSettings(), options=options)
     assert json.loads(Path("out/manifest.json").read_text())["source"] == "d.csv"
     assert "secret" not in Path("out/manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[::1/a.jpg?sig=hunter2", "http://me:hunter2@[::1/a.jpg", "ttp://me:hunter2@h/a"]
+)
+def test_a_row_that_is_left_out_keeps_no_secret_of_a_malformed_address(here, place):
+    write("0.png", picture())
+    write("d.csv", f"image,caption\n0.png,a\n{place},b\n")
+    build_shards(["d.csv"], Path("out"), BuildSettings(), options=SourceOptions(image_root=str(here)))
+    assert "malformed address" in Path("out/left_out.jsonl").read_text()
+    for name in ("left_out.jsonl", "samples.parquet"):
+        assert b"hunter2" not in Path("out", name).read_bytes()

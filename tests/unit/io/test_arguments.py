@@ -51,7 +51,7 @@ REFUSED = [
     (size_in_bytes, ("0", "-1", "1X", "0.5", "1.5.5K", "9" * 400)),
     (within(-10, 10), ("10.1", "-1e308", "nan", "inf")),
     (words, ("", " \t", "d\udce9t")),
-    (local_path, ("", "~nobody-of-this-name/x", "~a\0b")),
+    (local_path, ("", "~nobody-of-this-name/x", "~a\0b", "s3://bucket/x", "FILE:///tmp/x")),
 ]
 
 
@@ -85,3 +85,9 @@ def test_a_path_begins_at_home_unless_such_a_name_exists(tmp_path: Path, monkeyp
     assert all(local_path(name) == Path(name) for name in ("x/~/y", "$HOME/x", "./~"))
     (tmp_path / "~").mkdir()
     assert local_path("~") == Path("~")
+
+
+def test_an_address_in_place_of_a_path_is_shown_without_its_secrets() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="it is an address; wanted a local path") as refused:
+        local_path("https://user:hunter2@host/x?sig=hunter2")
+    assert "hunter2" not in str(refused.value)

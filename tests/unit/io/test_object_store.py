@@ -67,6 +67,18 @@ class Broken(AbstractFileSystem):
         return {"name": path, "size": 100, "type": "file"}
 
 
+class Unreachable(AbstractFileSystem):
+    """A store that connects where it is made, as those of ftp and ssh do."""
+
+    protocol = "unreachable"
+    cachable = False
+
+    def __init__(self, *words: object, **options: object) -> None:
+        super().__init__()
+        raise ConnectionRefusedError(111, "at https://u:abc@h")
+
+
+fsspec.register_implementation("unreachable", Unreachable, clobber=True)
 fsspec.register_implementation("slow", Slow, clobber=True)
 fsspec.register_implementation("broken", Broken, clobber=True)
 
@@ -109,6 +121,7 @@ def test_folders_of_stores_are_listed(site: str) -> None:
         ("broken://gone", NotFoundError),
         ("broken://denied", StorageError),
         ("broken://other", TransientError),
+        ("unreachable://host/x", TransientError),
         ("nostore://bucket/x", StorageError),
         ("pipe:echo", AddressRefusedError),
     ],
