@@ -1,5 +1,6 @@
 """Visual question answering: what the model answers about held-out images, scored by the official rule."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ from itertools import islice
 from mmtrain.config.schema import RunConfig
 from mmtrain.data.answer_ids import choose_ids, merged_rows
 from mmtrain.data.heldout import HeldOut
+from mmtrain.data.question_schema import Question
 from mmtrain.engine.build import Place, build_evaluation
 from mmtrain.engine.contract import Scorer
 from mmtrain.engine.passes import Passes
@@ -16,8 +18,15 @@ from mmtrain.scores.vqa import commonest, vqa_accuracy, vqa_scores
 from mmtrain.tasks.answering import build_answerer
 from mmtrain.tasks.split import texts_of_split
 
+LOG = logging.getLogger("mmtrain.tasks")
 NAME = "vqa"
 MOSTLY_RIGHT = 0.5  # accuracy of an answer from which on a picture of it is framed as right
+
+
+def log_unanswered(questions: Sequence[Question]) -> None:
+    """Log how many questions nobody answered, as of a test set whose truths its server keeps."""
+    if count := sum(not question.answers for question in questions):
+        LOG.info("data.heldout: %d of %d questions have no answers: not scored, only answered", count, len(questions))
 
 
 class QuestionAnswering:
@@ -34,6 +43,7 @@ class VqaScorer:
 
     def __init__(self, plan: RunConfig, place: Place, heldout: HeldOut) -> None:
         self.plan, self.place, self.heldout = plan, place, heldout
+        log_unanswered(heldout.questions)
         self.ids = choose_ids([heldout.answered(number) for number in range(len(heldout))], "question_id")
         self.plain = None if plan.task.answering == "choose" else build_evaluation(plan, place, heldout)
         self.answerer = build_answerer(plan, place, heldout.tokenizer)
