@@ -5,17 +5,17 @@ marked `Foreign`, and of those only local paths and plain addresses are read. A 
 only with data.allow_pipe=true on the command line (docs/security.md).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmtrain.config.schema import SetConfig
 from mmtrain.io.text import printable, redact
+from mmtrain.io.urls import PIPE
 
 Tree = dict[str, Any]
 
 PLACES = ("data.train", "data.heldout")  # keys of paths, patterns and addresses
 ALLOW_PIPE = "data.allow_pipe"
-PIPE = "pipe:"
 PLAIN_SCHEMES = frozenset(
     ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "hdfs", "oci", "oss", "r2")
 )
@@ -28,31 +28,35 @@ class Foreign(str):
 
 def foreign(value: Any) -> Any:
     """The same places, marked as not named by the user."""
-    if isinstance(value, str):
-        return Foreign(value)
-    if isinstance(value, (list, tuple)):
-        return [foreign(entry) for entry in value]
-    if isinstance(value, Mapping):
-        return {key: foreign(entry) if key == "shards" else entry for key, entry in value.items()}
-    return value
+    return _each_place(value, Foreign)
 
 
 def mark_places_foreign(tree: Tree) -> None:
     """Mark the places of data in `tree` as not named by the user, in place."""
-    data = tree.get("data")
-    for knob in PLACES:
-        name = knob.rpartition(".")[2]
-        if isinstance(data, dict) and name in data:
-            data[name] = foreign(data[name])
+    _change_places(tree, Foreign)
 
 
 def unmark_places(tree: Tree) -> None:
     """The places of data in `tree` as plain text again, in place: pydantic reads no other with names not UTF-8."""
-    data = tree.get("data")
+    _change_places(tree, str)
+
+
+def _change_places(tree: Tree, change: Callable[[str], str]) -> None:
     for knob in PLACES:
-        name = knob.rpartition(".")[2]
-        if isinstance(data, dict) and name in data:
-            data[name] = _unmarked(data[name])
+        section, name = key_parent(tree, knob)
+        if isinstance(section, dict) and name in section:
+            section[name] = _each_place(section[name], change)
+
+
+def _each_place(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of data.train or data.heldout with every place in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [_each_place(entry, change) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _each_place(entry, change) if key == "shards" else entry for key, entry in value.items()}
+    return value
 
 
 def untrusted_faults(tree: Tree, opened: Sequence[str], *, allow_pipe: bool) -> Iterator[tuple[str, str]]:
@@ -88,16 +92,6 @@ def _places(value: Any) -> Iterator[str]:
         yield from _places(value.get("shards"))
     elif isinstance(value, SetConfig):
         yield from value.shards
-
-
-def _unmarked(value: Any) -> Any:
-    if isinstance(value, Foreign):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return [_unmarked(entry) for entry in value]
-    if isinstance(value, Mapping):
-        return {key: _unmarked(entry) for key, entry in value.items()}
-    return value
 
 
 def show(place: str) -> str:
